@@ -1,0 +1,336 @@
+/*-------------------------------------------------------------------------
+ *
+ * binding.c
+ *	  Which conditions of a query give the inputs of a model their values.
+ *
+ * An equality "column = value" binds the column, as does "column IN (list)"
+ * on a scan.  A cast that the parser put on the column is looked through: the
+ * value is assigned to the column's type, and the condition is checked once
+ * more, before the row is sent, with the value that the column got.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/paths.h"
+#include "optimizer/restrictinfo.h"
+#include "access/sysattr.h"
+#include "parser/parse_coerce.h"
+#include "utils/lsyscache.h"
+
+/*
+ * Is the operand a column of the relation, perhaps under casts that the
+ * parser added?  "cast" is set where such a cast changes the value.
+ */
+static Var *
+operand_column(Node *operand, Index relid, bool *cast)
+{
+	for (;;)
+	{
+		if (IsA(operand, RelabelType))
+			operand = (Node *) ((RelabelType *) operand)->arg;
+		else if (IsA(operand, FuncExpr) &&
+				 ((FuncExpr *) operand)->funcformat == COERCE_IMPLICIT_CAST &&
+				 list_length(((FuncExpr *) operand)->args) == 1)
+		{
+			*cast = true;
+			operand = linitial(((FuncExpr *) operand)->args);
+		}
+		else
+			break;
+	}
+	if (IsA(operand, Var) && ((Var *) operand)->varno == relid &&
+		((Var *) operand)->varattno > 0 && ((Var *) operand)->varlevelsup == 0)
+		return (Var *) operand;
+	return NULL;
+}
+
+/* Does this member of an equivalence class stand for the column? */
+bool
+model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
+				   AttrNumber attnum)
+{
+	bool		cast = false;
+	Var		   *var = operand_column((Node *) member->em_expr, rel->relid,
+									 &cast);
+
+	return var && var->varattno == attnum;
+}
+
+/* Is the condition "column = value"?  Then return the value. */
+static Expr *
+equality_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
+{
+	OpExpr	   *op = (OpExpr *) clause;
+
+	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 ||
+		!op_mergejoinable(op->opno, exprType(linitial(op->args))))
+		return NULL;
+	for (int side = 0; side < 2; side++)
+	{
+		Var		   *var;
+
+		*cast = false;
+		var = operand_column(list_nth(op->args, side), rel->relid, cast);
+		if (var && var->varattno == attnum)
+			return list_nth(op->args, 1 - side);
+	}
+	return NULL;
+}
+
+/* Is the condition "column = ANY (array)"?  Then return the array. */
+static Expr *
+list_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
+{
+	ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
+	Var		   *var;
+
+	if (!IsA(clause, ScalarArrayOpExpr) || !op->useOr ||
+		!op_mergejoinable(op->opno, exprType(linitial(op->args))))
+		return NULL;
+	*cast = false;
+	var = operand_column(linitial(op->args), rel->relid, cast);
+	return var && var->varattno == attnum ? lsecond(op->args) : NULL;
+}
+
+/* Does the cast keep every value that it accepts equal to what it was? */
+static bool
+cast_is_exact(Oid from, Oid to)
+{
+	bool		from_integer = from == INT2OID || from == INT4OID || from == INT8OID;
+	bool		to_integer = to == INT2OID || to == INT4OID || to == INT8OID;
+
+	return (from_integer && to_integer) ||
+		(from == FLOAT4OID && to == FLOAT8OID);
+}
+
+/*
+ * Assign a value to the column's type.  Returns NULL if there is no such
+ * cast; "exact" tells whether the result certainly equals the value.
+ */
+static Expr *
+assign_value(PlannerInfo *root, Expr *value, ModelColumn *column, bool list,
+			 bool *exact)
+{
+	Oid			from = exprType((Node *) value);
+	Oid			to = list ? get_array_type(column->typid) : column->typid;
+	Node	   *cast;
+
+	*exact = false;
+	if (!OidIsValid(to))
+		return NULL;
+	cast = coerce_to_target_type(NULL, (Node *) value, from, to,
+								 column->typmod, COERCION_ASSIGNMENT,
+								 COERCE_IMPLICIT_CAST, -1);
+	if (cast == NULL)
+		return NULL;
+	*exact = cast == (Node *) value ||
+		(IsA(cast, RelabelType) &&
+		 ((RelabelType *) cast)->arg == value) ||
+		(column->typmod < 0 && cast_is_exact(from, to));
+	if (cast == (Node *) value)
+		return value;
+	return (Expr *) eval_const_expressions(root, cast);
+}
+
+/* What a search for the binding of one column carries. */
+typedef struct ColumnSearch
+{
+	PlannerInfo *root;
+	RelOptInfo *rel;
+	ModelColumn *column;
+	Relids		available;		/* relations whose columns a value may read */
+	bool		allow_lists;
+	/* the result */
+	Expr	   *value;
+	bool		list;
+	RestrictInfo *rinfo;
+	bool		exact;
+} ColumnSearch;
+
+/* Try one condition; true if it binds the column. */
+static bool
+try_clause(ColumnSearch *search, RestrictInfo *rinfo)
+{
+	AttrNumber	attnum = search->column->attnum;
+	bool		cast;
+	bool		list = false;
+	Expr	   *value;
+
+	value = equality_value(rinfo->clause, search->rel, attnum, &cast);
+	if (value == NULL && search->allow_lists)
+	{
+		value = list_value(rinfo->clause, search->rel, attnum, &cast);
+		list = true;
+	}
+	if (value == NULL ||
+		!bms_is_subset(pull_varnos(search->root, (Node *) value),
+					   search->available))
+		return false;
+	search->value = assign_value(search->root, value, search->column, list,
+								 &search->exact);
+	if (search->value == NULL)
+		return false;
+	/* a volatile value is evaluated once, so it cannot be checked again */
+	search->exact = (search->exact && !cast) ||
+		contain_volatile_functions((Node *) value);
+	search->list = list;
+	search->rinfo = rinfo;
+	return true;
+}
+
+/* The first condition of a list that binds the column. */
+static bool
+try_clauses(ColumnSearch *search, List *clauses)
+{
+	ListCell   *cell;
+
+	foreach(cell, clauses)
+		if (try_clause(search, lfirst_node(RestrictInfo, cell)))
+			return true;
+	return false;
+}
+
+/* What the planner's callback looks for. */
+static bool
+match_member(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec,
+			 EquivalenceMember *em, void *arg)
+{
+	return model_binds_column(rel, em, *(AttrNumber *) arg);
+}
+
+/* The equalities on a column that equivalence classes imply. */
+List *
+model_implied_clauses(PlannerInfo *root, RelOptInfo *rel, AttrNumber attnum,
+					  Relids prohibited)
+{
+	if (!rel->has_eclass_joins)
+		return NIL;
+	return generate_implied_equalities_for_column(root, rel, match_member,
+												  &attnum, prohibited);
+}
+
+/*
+ * Could some join of the query bind the column?  An optional input may only
+ * stay unbound if none can: else the answer would depend on the join order.
+ */
+static bool
+may_be_bound(PlannerInfo *root, RelOptInfo *rel, ModelColumn *column)
+{
+	ListCell   *cell;
+	bool		cast;
+
+	foreach(cell, rel->joininfo)
+		if (equality_value(lfirst_node(RestrictInfo, cell)->clause, rel,
+						   column->attnum, &cast))
+			return true;
+	return model_implied_clauses(root, rel, column->attnum, NULL) != NIL;
+}
+
+/*
+ * Bind the inputs of a model's relation.
+ *
+ * "available" are the relations that values may read (NULL: none, a scan by
+ * constants and parameters), "clauses" the join conditions that hold here.
+ * Returns false, with "unbound" set, if a required input has no value.
+ */
+bool
+model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
+		   Relids available, List *clauses, bool allow_lists,
+		   ModelBindings *bindings)
+{
+	memset(bindings, 0, sizeof(*bindings));
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		ModelColumn *column = &table->columns[i];
+		ColumnSearch search = {root, rel, column, available, allow_lists};
+
+		if (!column->input)
+			continue;
+		if (!try_clauses(&search, rel->baserestrictinfo) &&
+			!try_clauses(&search, clauses) &&
+			(bms_is_empty(available) ||
+			 !try_clauses(&search,
+						  model_implied_clauses(root, rel, column->attnum,
+												NULL))))
+		{
+			if (column->optional && !may_be_bound(root, rel, column))
+				continue;
+			bindings->unbound = column;
+			return false;
+		}
+		bindings->attnums = lappend_int(bindings->attnums, column->attnum);
+		bindings->values = lappend(bindings->values, search.value);
+		bindings->lists = lappend_int(bindings->lists, search.list);
+		if (search.exact)
+			bindings->exact = lappend(bindings->exact, search.rinfo);
+		bindings->relids = bms_add_members(bindings->relids,
+										   pull_varnos(root,
+													   (Node *) search.value));
+	}
+	return true;
+}
+
+/* Does the expression read a placeholder that the relation computes? */
+static bool
+reads_placeholder(Node *node, Index relid)
+{
+	List	   *vars = pull_var_clause(node,
+									   PVC_RECURSE_AGGREGATES |
+									   PVC_RECURSE_WINDOWFUNCS |
+									   PVC_INCLUDE_PLACEHOLDERS);
+	ListCell   *cell;
+
+	foreach(cell, vars)
+		if (IsA(lfirst(cell), PlaceHolderVar) &&
+			bms_is_member(relid, lfirst_node(PlaceHolderVar, cell)->phrels))
+			return true;
+	return false;
+}
+
+/* May a condition be checked before the row is sent? */
+static bool
+needs_no_answer(Node *clause, RelOptInfo *rel, ModelBindings *bindings)
+{
+	Bitmapset  *attnums = NULL;
+	int			member = -1;
+
+	if (contain_volatile_functions(clause) ||
+		reads_placeholder(clause, rel->relid))
+		return false;
+	pull_varattnos(clause, rel->relid, &attnums);
+	while ((member = bms_next_member(attnums, member)) >= 0)
+		if (!list_member_int(bindings->attnums,
+							 member + FirstLowInvalidHeapAttributeNumber))
+			return false;
+	return true;
+}
+
+/*
+ * Sort conditions into those that can be checked before a row is sent and
+ * those that read the answer; what holds by the binding itself is left out.
+ * Takes RestrictInfos, appends bare expressions.
+ */
+void
+model_split_quals(PlannerInfo *root, RelOptInfo *rel,
+				  ModelBindings *bindings, List *quals, List **before,
+				  List **after)
+{
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+
+		if (list_member_ptr(bindings->exact, rinfo))
+			continue;
+		if (needs_no_answer((Node *) rinfo->clause, rel, bindings))
+			*before = lappend(*before, rinfo->clause);
+		else
+			*after = lappend(*after, rinfo->clause);
+	}
+}

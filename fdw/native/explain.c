@@ -1,0 +1,98 @@
+/*-------------------------------------------------------------------------
+ *
+ * explain.c
+ *	  What EXPLAIN shows of a scan or a Model Join.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/ruleutils.h"
+
+/* Show the model, its version, the endpoint and the batch size. */
+void
+model_explain_table(ModelTable *table, ExplainState *es)
+{
+	ExplainPropertyText("Model", table->model, es);
+	if (table->version[0])
+		ExplainPropertyText("Version", table->version, es);
+	ExplainPropertyText("Endpoint", table->endpoint, es);
+	ExplainPropertyInteger("Batch Size", NULL, table->batch_size, es);
+}
+
+/* Show which expression gives each input its value. */
+void
+model_explain_bindings(ModelTable *table, List *attnums, List *values,
+					   PlanState *planstate, List *ancestors,
+					   ExplainState *es)
+{
+	List	   *context = set_deparse_context_plan(es->deparse_cxt,
+												   planstate->plan,
+												   ancestors);
+	bool		prefix = es->verbose || list_length(es->rtable) > 1;
+	List	   *texts = NIL;
+	ListCell   *attnum;
+	ListCell   *value;
+
+	forboth(attnum, attnums, value, values)
+	{
+		ModelColumn *column = model_table_column(table, lfirst_int(attnum));
+
+		texts = lappend(texts,
+						psprintf("%s = %s", quote_identifier(column->name),
+								 deparse_expression(lfirst(value), context,
+													prefix, false)));
+	}
+	ExplainPropertyList("Bindings", texts, es);
+}
+
+/* Show a list of conditions, if there are any. */
+void
+model_explain_quals(const char *label, List *quals, PlanState *planstate,
+					List *ancestors, ExplainState *es)
+{
+	List	   *context;
+	bool		prefix = es->verbose || list_length(es->rtable) > 1;
+
+	if (quals == NIL)
+		return;
+	context = set_deparse_context_plan(es->deparse_cxt, planstate->plan,
+									   ancestors);
+	ExplainPropertyText(label,
+						deparse_expression((Node *) make_ands_explicit(quals),
+										   context, prefix, false), es);
+}
+
+/* Show what was sent and, with timing, where the time went. */
+void
+model_explain_counters(ModelCounters *counters, ExplainState *es)
+{
+	if (!es->analyze)
+		return;
+	ExplainPropertyInteger("Batches", NULL, counters->batches, es);
+	ExplainPropertyInteger("Rows Sent", NULL, counters->rows_sent, es);
+	ExplainPropertyInteger("Largest Batch", NULL, counters->largest_batch,
+						   es);
+	if (counters->rows_unmatched > 0 || es->format != EXPLAIN_FORMAT_TEXT)
+		ExplainPropertyInteger("Rows Not Sent", NULL,
+							   counters->rows_unmatched, es);
+	if (!es->timing)
+		return;
+	ExplainPropertyFloat("Gather Time", "ms",
+						 INSTR_TIME_GET_MILLISEC(counters->gather), 3, es);
+	ExplainPropertyFloat("Submit Time", "ms",
+						 INSTR_TIME_GET_MILLISEC(counters->submit), 3, es);
+	ExplainPropertyFloat("Wait Time", "ms",
+						 INSTR_TIME_GET_MILLISEC(counters->wait), 3, es);
+	ExplainPropertyFloat("Decode Time", "ms",
+						 INSTR_TIME_GET_MILLISEC(counters->decode), 3, es);
+}

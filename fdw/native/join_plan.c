@@ -1,0 +1,522 @@
+/*-------------------------------------------------------------------------
+ *
+ * join_plan.c
+ *	  When and how the planner uses a Model Join.
+ *
+ * The join hook sees every pair (outer, inner) of relations that the planner
+ * considers.  Where the inner one is a model table and the conditions bind
+ * all its inputs, each path of the outer side gets a Model Join above it: the
+ * outer rows come in their order, and each finds at most one model row.
+ *
+ * Plan shape:
+ *
+ *	  Custom Scan (Model Join)
+ *		-> any plan that gives the outer rows
+ *
+ * scanrelid is 0; custom_scan_tlist holds the outer plan's columns, then the
+ * model's columns that somebody reads, then placeholders that must be
+ * computed before null-extension.  The other lists are described in
+ * model_fdw.h (ModelJoinExpr, ModelJoinPrivate).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "access/sysattr.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/placeholder.h"
+#include "optimizer/plancat.h"
+#include "optimizer/restrictinfo.h"
+#include "utils/lsyscache.h"
+
+/* a path of the Model Join; the lists are of bare expressions */
+typedef struct ModelJoinPath
+{
+	CustomPath	path;
+	RelOptInfo *rel;			/* the model's */
+	JoinType	jointype;
+	ModelBindings bindings;
+	List	   *before;			/* join conditions, checked before sending */
+	List	   *after;			/* join conditions that read the answer */
+	List	   *filter;			/* conditions above the join */
+} ModelJoinPath;
+
+static set_join_pathlist_hook_type previous_join_hook = NULL;
+static set_rel_pathlist_hook_type previous_rel_hook = NULL;
+
+static Plan *plan_model_join(PlannerInfo *root, RelOptInfo *joinrel,
+							 CustomPath *path, List *tlist, List *clauses,
+							 List *custom_plans);
+
+static const CustomPathMethods model_join_path_methods = {
+	.CustomName = "Model Join",
+	.PlanCustomPath = plan_model_join,
+};
+
+/* ---- paths ---- */
+
+/* The model's path that needs least from other relations. */
+static Path *
+least_parameterised(RelOptInfo *rel)
+{
+	ListCell   *cell;
+
+	foreach(cell, rel->pathlist)
+		if (bms_equal(PATH_REQ_OUTER((Path *) lfirst(cell)),
+					  rel->lateral_relids))
+			return lfirst(cell);
+	return linitial(rel->pathlist);
+}
+
+/*
+ * Conditions that the planner moves into a parameterised join: those of the
+ * parameterisation that the join's own list does not have.
+ */
+static List *
+moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+			  RelOptInfo *rel, Relids required, JoinPathExtraData *extra,
+			  ParamPathInfo **param_info)
+{
+	List	   *clauses = extra->restrictlist;
+	List	   *moved = NIL;
+	ListCell   *cell;
+
+	*param_info = NULL;
+	if (bms_is_empty(required))
+		return NIL;
+	*param_info = get_joinrel_parampathinfo(root, joinrel, outer,
+											least_parameterised(rel),
+											extra->sjinfo, required,
+											&clauses);
+	foreach(cell, clauses)
+		if (!list_member_ptr(extra->restrictlist, lfirst(cell)))
+			moved = lappend(moved,
+							lfirst_node(RestrictInfo, cell)->clause);
+	return moved;
+}
+
+/* Cost a Model Join over "outer". */
+static void
+cost_model_join(Path *path, Path *outer, ModelTable *table)
+{
+	double		rows = outer->rows;
+	double		requests = ceil(rows / table->batch_size);
+	QualCost   *target = &path->pathtarget->cost;
+
+	path->startup_cost = outer->startup_cost + target->startup +
+		MODEL_REQUEST_COST +
+		Min(rows, MODEL_FIRST_BATCH) * table->row_cost;
+	path->total_cost = outer->total_cost + target->startup +
+		MODEL_REQUEST_COST * Max(requests, 1) + rows * table->row_cost +
+		path->rows * target->per_tuple;
+#if PG_VERSION_NUM >= 180000
+	path->disabled_nodes = outer->disabled_nodes;
+#endif
+}
+
+/* Make the path of a Model Join over one path of the outer side. */
+static void
+add_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+			  ModelJoinPath *template, JoinPathExtraData *extra)
+{
+	ModelJoinPath *join = palloc(sizeof(ModelJoinPath));
+	Path	   *path = &join->path.path;
+	Relids		required = bms_copy(PATH_REQ_OUTER(outer));
+
+	*join = *template;
+	path->pathtype = T_CustomScan;
+	path->parent = joinrel;
+	path->pathtarget = joinrel->reltarget;
+	join->filter = list_concat(moved_clauses(root, joinrel, outer, join->rel,
+											 required, extra,
+											 &path->param_info),
+							   join->filter);
+	/* a whole Model Join in each worker would ask once per worker */
+	path->parallel_safe = false;
+	path->rows = clamp_row_est(joinrel->rows * outer->rows /
+							   outer->parent->rows);
+	path->pathkeys = outer->pathkeys;
+	join->path.flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	join->path.custom_paths = list_make1(outer);
+	join->path.methods = &model_join_path_methods;
+	cost_model_join(path, outer, join->rel->fdw_private);
+	add_path(joinrel, path);
+}
+
+/*
+ * Estimate the rows of the join: at most one model row per outer row, times
+ * what the remaining conditions let through.
+ */
+static double
+estimate_rows(PlannerInfo *root, ModelJoinPath *join, double outer_rows,
+			  SpecialJoinInfo *sjinfo)
+{
+	List	   *quals = list_concat_copy(join->before, join->after);
+	double		match = clauselist_selectivity(root, quals, 0, JOIN_INNER,
+											   sjinfo);
+	double		filter = clauselist_selectivity(root, join->filter, 0,
+												JOIN_INNER, sjinfo);
+
+	switch (join->jointype)
+	{
+		case JOIN_LEFT:
+			match = 1;
+			break;
+		case JOIN_ANTI:
+			match = 1 - match;
+			break;
+		default:
+			break;
+	}
+	return clamp_row_est(outer_rows * match * filter);
+}
+
+/* Which of the join's conditions decide about a match? */
+static List *
+matching_clauses(List *clauses, JoinType jointype, RelOptInfo *joinrel,
+				 List **filter)
+{
+	List	   *matching = NIL;
+	ListCell   *cell;
+
+	foreach(cell, clauses)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+
+		if (IS_OUTER_JOIN(jointype) &&
+			RINFO_IS_PUSHED_DOWN(rinfo, joinrel->relids))
+			*filter = lappend(*filter, rinfo->clause);
+		else
+			matching = lappend(matching, rinfo);
+	}
+	return matching;
+}
+
+/* Planner hook: add Model Joins to a join relation. */
+static void
+join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
+		  RelOptInfo *inner, JoinType jointype, JoinPathExtraData *extra)
+{
+	ModelJoinPath join = {0};
+	List	   *clauses;
+	ListCell   *cell;
+
+	if (previous_join_hook)
+		previous_join_hook(root, joinrel, outer, inner, jointype, extra);
+	if (!model_fdw_enable_model_join || !model_is_table(inner) ||
+		inner->fdw_private == NULL || inner->pathlist == NIL)
+		return;
+	if (jointype != JOIN_INNER && jointype != JOIN_LEFT &&
+		jointype != JOIN_SEMI && jointype != JOIN_ANTI &&
+		jointype != JOIN_UNIQUE_OUTER)
+		return;
+	if (!bms_is_subset(inner->lateral_relids, outer->relids))
+		return;
+
+	clauses = matching_clauses(extra->restrictlist, jointype, joinrel,
+							   &join.filter);
+	if (!model_bind(root, inner, inner->fdw_private, outer->relids, clauses,
+					false, &join.bindings))
+		return;
+	join.rel = inner;
+	join.jointype = jointype == JOIN_UNIQUE_OUTER ? JOIN_INNER : jointype;
+	model_split_quals(root, inner, &join.bindings, inner->baserestrictinfo,
+					  &join.before, &join.after);
+	model_split_quals(root, inner, &join.bindings, clauses, &join.before,
+					  &join.after);
+	if (jointype == JOIN_UNIQUE_OUTER)
+	{
+		/* "(p.x, p.y) IN (SELECT ...)": each row of the list once */
+		Path	   *unique = (Path *)
+			create_unique_path(root, outer, outer->cheapest_total_path,
+							   extra->sjinfo);
+
+		if (unique)
+			add_join_path(root, joinrel, unique, &join, extra);
+		return;
+	}
+	joinrel->rows = estimate_rows(root, &join, outer->rows, extra->sjinfo);
+	foreach(cell, outer->pathlist)
+	{
+		Path	   *path = lfirst(cell);
+
+		if (!bms_overlap(PATH_REQ_OUTER(path), inner->relids))
+			add_join_path(root, joinrel, path, &join, extra);
+	}
+}
+
+/*
+ * Planner hook: up to 16, core passes over the join hook where a join has
+ * conditions without columns.  The Model Join checks these itself, so they
+ * may as well count as ordinary ones.
+ */
+static void
+rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+{
+	ListCell   *cell;
+
+	if (previous_rel_hook)
+		previous_rel_hook(root, rel, rti, rte);
+	if (!model_fdw_enable_model_join || !model_is_table(rel))
+		return;
+	foreach(cell, rel->joininfo)
+		lfirst_node(RestrictInfo, cell)->pseudoconstant = false;
+}
+
+/* ---- plan ---- */
+
+/* what the mutator below needs */
+typedef struct ScanTupleContext
+{
+	Index		relid;			/* the model's */
+	List	   *tlist;			/* custom_scan_tlist */
+} ScanTupleContext;
+
+/*
+ * Replace the model's columns and placeholders by the scan tuple's own
+ * mention of them: below the join they are not marked as nullable by it, and
+ * setrefs compares these marks.
+ */
+static Node *
+use_scan_tuple(Node *node, ScanTupleContext *context)
+{
+	ListCell   *cell;
+
+	if (node == NULL)
+		return NULL;
+	foreach(cell, context->tlist)
+	{
+		Node	   *entry = (Node *) lfirst_node(TargetEntry, cell)->expr;
+
+		if (IsA(node, Var) && IsA(entry, Var) &&
+			((Var *) node)->varno == context->relid &&
+			((Var *) entry)->varno == context->relid &&
+			((Var *) node)->varattno == ((Var *) entry)->varattno)
+			return (Node *) copyObject(entry);
+		if (IsA(node, PlaceHolderVar) && IsA(entry, PlaceHolderVar) &&
+			((PlaceHolderVar *) node)->phid ==
+			((PlaceHolderVar *) entry)->phid)
+			return (Node *) copyObject(entry);
+	}
+	return expression_tree_mutator(node, use_scan_tuple, context);
+}
+
+/* what build_scan_tlist() collects */
+typedef struct ScanTupleBuilder
+{
+	RelOptInfo *rel;			/* the model's */
+	List	   *tlist;
+	List	   *placeholders;	/* of the model's relation, in tlist's order */
+	List	   *attnums;		/* integers: the model's columns, likewise */
+} ScanTupleBuilder;
+
+/* Add an expression to the scan tuple. */
+static void
+add_scan_entry(ScanTupleBuilder *builder, Node *expr)
+{
+	builder->tlist = lappend(builder->tlist,
+							 makeTargetEntry((Expr *) copyObject(expr),
+											 list_length(builder->tlist) + 1,
+											 NULL, false));
+}
+
+/* Is the model's column in the scan tuple already? */
+static bool
+has_column(ScanTupleBuilder *builder, AttrNumber attnum)
+{
+	return list_member_int(builder->attnums, attnum);
+}
+
+/* Add a column of the model, once. */
+static void
+add_column(ScanTupleBuilder *builder, Var *var)
+{
+	if (var->varno != builder->rel->relid || has_column(builder, var->varattno))
+		return;
+	if (var->varattno < 0 && var->varattno != TableOidAttributeNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot read this system column of a model table"),
+				 errdetail("A model's rows are not stored.")));
+	add_scan_entry(builder, (Node *) var);
+	builder->attnums = lappend_int(builder->attnums, var->varattno);
+}
+
+/* Does the model's relation compute this placeholder? */
+static bool
+is_model_placeholder(ScanTupleBuilder *builder, PlaceHolderVar *node)
+{
+	ListCell   *cell;
+
+	foreach(cell, builder->rel->reltarget->exprs)
+	{
+		PlaceHolderVar *phv = lfirst(cell);
+
+		if (IsA(phv, PlaceHolderVar) &&
+			phv->phid == node->phid)
+			return true;
+	}
+	return false;
+}
+
+/* Add a placeholder of the model's relation, once. */
+static void
+add_placeholder(ScanTupleBuilder *builder, PlaceHolderVar *phv)
+{
+	ListCell   *cell;
+
+	foreach(cell, builder->placeholders)
+		if (lfirst_node(PlaceHolderVar, cell)->phid == phv->phid)
+			return;
+	builder->placeholders = lappend(builder->placeholders, phv);
+}
+
+/* Collect what expressions read of the model. */
+static void
+collect_reads(ScanTupleBuilder *builder, Node *exprs)
+{
+	List	   *vars = pull_var_clause(exprs,
+									   PVC_RECURSE_AGGREGATES |
+									   PVC_RECURSE_WINDOWFUNCS |
+									   PVC_INCLUDE_PLACEHOLDERS);
+	ListCell   *cell;
+
+	foreach(cell, vars)
+	{
+		PlaceHolderVar *phv = lfirst(cell);
+
+		if (IsA(phv, Var))
+		{
+			add_column(builder, lfirst(cell));
+			continue;
+		}
+		if (is_model_placeholder(builder, phv))
+			add_placeholder(builder, phv);
+		collect_reads(builder, (Node *) phv->phexpr);
+	}
+}
+
+/*
+ * Build the scan tuple.  What the join's own level reads comes first: its
+ * marks are the ones that expressions above will be compared with.
+ */
+static void
+build_scan_tlist(ScanTupleBuilder *builder, ModelJoinPath *join,
+				 RelOptInfo *joinrel, Plan *outer)
+{
+	ListCell   *cell;
+
+	builder->rel = join->rel;
+	foreach(cell, outer->targetlist)
+		add_scan_entry(builder,
+					   (Node *) lfirst_node(TargetEntry, cell)->expr);
+	collect_reads(builder, (Node *) joinrel->reltarget->exprs);
+	collect_reads(builder, (Node *) join->filter);
+	collect_reads(builder, (Node *) join->before);
+	collect_reads(builder, (Node *) join->after);
+	foreach(cell, builder->placeholders)
+		add_scan_entry(builder, lfirst(cell));
+}
+
+/* Take the conditions that read no column out of "quals". */
+static List *
+extract_gate(List **quals)
+{
+	List	   *gate = NIL;
+	List	   *others = NIL;
+	ListCell   *cell;
+
+	foreach(cell, *quals)
+	{
+		Node	   *qual = lfirst(cell);
+
+		if (!contain_var_clause(qual) && !contain_volatile_functions(qual))
+			gate = lappend(gate, qual);
+		else
+			others = lappend(others, qual);
+	}
+	*quals = others;
+	return gate;
+}
+
+/* The expressions of the model's placeholders. */
+static List *
+placeholder_expressions(List *placeholders)
+{
+	List	   *exprs = NIL;
+	ListCell   *cell;
+
+	foreach(cell, placeholders)
+		exprs = lappend(exprs, lfirst_node(PlaceHolderVar, cell)->phexpr);
+	return exprs;
+}
+
+/* Custom path callback: the plan node. */
+static Plan *
+plan_model_join(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
+				List *tlist, List *clauses, List *custom_plans)
+{
+	ModelJoinPath *join = (ModelJoinPath *) path;
+	ModelTable *table = join->rel->fdw_private;
+	CustomScan *scan = makeNode(CustomScan);
+	ScanTupleBuilder builder = {0};
+	ScanTupleContext context;
+	List	   *before = list_copy(join->before);
+	List	   *after = list_copy(join->after);
+	List	   *filter = list_copy(join->filter);
+	List	   *gate = NIL;
+	List	   *header;
+	Plan	   *outer = linitial(custom_plans);
+
+	build_scan_tlist(&builder, join, joinrel, outer);
+
+	/* an inner join's conditions are all the same; a gate closes it whole */
+	gate = extract_gate(&filter);
+	if (join->jointype == JOIN_INNER || join->jointype == JOIN_SEMI)
+	{
+		gate = list_concat(gate, extract_gate(&before));
+		filter = list_concat(after, filter);
+		after = NIL;
+	}
+
+	context.relid = join->rel->relid;
+	context.tlist = builder.tlist;
+	scan->custom_exprs = list_make5(join->bindings.values, before, after,
+									placeholder_expressions(builder.placeholders),
+									gate);
+	scan->custom_exprs = (List *) use_scan_tuple((Node *) scan->custom_exprs,
+												 &context);
+	Assert(list_length(scan->custom_exprs) == JOIN_NEXPRS);
+	header = list_make4_int((int) table->relid, (int) join->rel->userid,
+							(int) join->jointype,
+							list_length(outer->targetlist));
+	Assert(list_length(header) == JOIN_NHEADER);
+	scan->custom_private = list_make3(header, join->bindings.attnums,
+									  builder.attnums);
+	Assert(list_length(scan->custom_private) == JOIN_NPRIVATE);
+	scan->custom_scan_tlist = builder.tlist;
+	scan->custom_plans = custom_plans;
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual =
+		(List *) use_scan_tuple((Node *) filter, &context);
+	scan->flags = path->flags;
+	scan->methods = &model_join_scan_methods;
+	return &scan->scan.plan;
+}
+
+/* Install the hooks. */
+void
+model_join_plan_init(void)
+{
+	RegisterCustomScanMethods(&model_join_scan_methods);
+	previous_join_hook = set_join_pathlist_hook;
+	set_join_pathlist_hook = join_hook;
+	previous_rel_hook = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = rel_hook;
+}

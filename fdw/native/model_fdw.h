@@ -1,0 +1,318 @@
+/*-------------------------------------------------------------------------
+ *
+ * model_fdw.h
+ *	  Everything that the files of the library share.
+ *
+ * The library knows SQL types and buffers; tensors, protocols and servers
+ * are Python's (package fdw, reached only through fdw/host.py).
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MODEL_FDW_H
+#define MODEL_FDW_H
+
+/* Python.h wants to be first; it and postgres.h disagree on a few macros */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#undef _POSIX_C_SOURCE
+#undef _XOPEN_SOURCE
+#undef HAVE_STRERROR
+#undef HAVE_TZNAME
+
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "foreign/fdwapi.h"
+#include "nodes/extensible.h"
+#include "nodes/pathnodes.h"
+#include "portability/instr_time.h"
+
+/* limits of the settings; the table options' limits are in fdw/options.py */
+#define MODEL_FIRST_BATCH		64	/* rows of a scan's first batch */
+#define MODEL_BATCH_GROWTH		4	/* factor from one batch to the next */
+
+/*
+ * Costs.  A request costs MODEL_REQUEST_COST, a row in it the table's
+ * "row_cost".  One request per outer row must lose to the Model Join whatever
+ * Memoize hopes for, and a scan that cannot run must lose to everything.
+ */
+#define MODEL_REQUEST_COST		1000.0
+#define MODEL_PER_ROW_COST		1e7
+#define MODEL_UNBOUND_COST		1e25
+#define MODEL_UNBOUND_DISABLED	1000000
+
+/* ---- module.c ---- */
+
+extern bool model_fdw_enable_model_join;
+extern char *model_fdw_python_path;
+
+/* ---- python.c: the embedded interpreter ---- */
+
+/* the functions of fdw/host.py, the only ones that C calls */
+typedef enum HostFunction
+{
+	HOST_VALIDATE,
+	HOST_DESCRIBE,
+	HOST_OPEN,
+	HOST_SUBMIT,
+	HOST_POLL,
+	HOST_COLLECT,
+	HOST_CANCEL,
+	HOST_CLOSE,
+	HOST_IMPORT_SCHEMA,
+	HOST_NFUNCTIONS
+} HostFunction;
+
+extern void model_python_start(void);
+extern PyObject *model_python_call(HostFunction function, PyObject *args);
+extern PyObject *model_python_json(const char *json);
+extern PyObject *model_python_finish(PyObject *ticket);
+extern void model_python_drop(PyObject *object, HostFunction function);
+extern void model_python_release(PyObject *object);
+extern void model_python_release_buffers(Py_buffer *views, int nviews);
+extern void model_python_view(PyObject *object, Py_buffer *view);
+extern char *model_python_string(PyObject *object);
+extern void model_python_raise(void) __attribute__((noreturn));
+
+/* ---- options.c: catalogs to JSON, for Python ---- */
+
+extern void model_json_string(StringInfo json, const char *string);
+extern void model_json_options(StringInfo json, List *options);
+extern void model_json_server(StringInfo json, Oid serverid);
+extern List *model_user_mapping_options(Oid userid, Oid serverid);
+
+/* ---- table.c: what a foreign table says about its model ---- */
+
+/* one column of a model table, dropped columns left out */
+typedef struct ModelColumn
+{
+	AttrNumber	attnum;
+	char	   *name;
+	bool		input;			/* an input, else an output */
+	bool		optional;		/* an input that may stay unbound */
+	char		kind;			/* how values cross the seam, see columns.c */
+	Oid			typid;			/* the column's own type */
+	int32		typmod;
+	Oid			collation;
+	Oid			natural;		/* the SQL type of the kind */
+} ModelColumn;
+
+typedef struct ModelTable
+{
+	Oid			relid;
+	Oid			userid;			/* whose user mapping is used */
+	char	   *name;
+	int			ncolumns;
+	ModelColumn *columns;		/* in the order of attnum */
+	int			batch_size;
+	int			max_in_flight;
+	double		row_cost;
+	char	   *model;
+	char	   *version;		/* empty: the server's choice */
+	char	   *endpoint;
+} ModelTable;
+
+extern ModelTable *model_table_describe(Oid relid, Oid userid);
+extern char *model_table_json(Oid relid, Oid userid);
+extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
+extern bool model_is_table(RelOptInfo *rel);
+
+/* ---- columns.c: Datums to typed buffers and back ---- */
+
+/* one input column of a batch that is being filled */
+typedef struct ModelInput
+{
+	ModelColumn *column;
+	int			width;			/* bytes a value, 0: variable */
+	int			capacity;		/* rows that "values" has room for */
+	char	   *values;			/* the values or, if variable, ... */
+	int64	   *offsets;		/* ... nrows + 1 offsets in the same place */
+	StringInfoData bytes;		/* ... into these */
+	ExprState  *convert;		/* column's type to natural, NULL: the same */
+	TupleTableSlot *slot;		/* the value that convert reads */
+} ModelInput;
+
+/* one output column of an answered batch */
+typedef struct ModelOutput
+{
+	ModelColumn *column;
+	int			width;
+	Py_buffer	views[3];
+	int			nviews;
+	const char *values;
+	const int64 *offsets;		/* NULL: fixed width */
+	const uint8 *nulls;			/* NULL: no value is missing */
+} ModelOutput;
+
+/* natural type to column's type, for one output column */
+typedef struct ModelConversion
+{
+	ExprState  *state;			/* NULL: the same type */
+	TupleTableSlot *slot;
+} ModelConversion;
+
+extern Oid	model_kind_type(char kind);
+extern int	model_kind_width(char kind);
+extern void model_input_init(ModelInput *input, ModelColumn *column,
+							 PlanState *parent);
+extern void model_input_reserve(ModelInput *input, int capacity,
+								MemoryContext context);
+extern void model_input_append(ModelInput *input, int row, Datum value,
+							   ExprContext *econtext, const char *table);
+extern void model_conversion_init(ModelConversion *conversion,
+								  ModelColumn *column, PlanState *parent);
+extern void model_output_parse(ModelOutput *output, PyObject *result,
+							   int nrows);
+extern Datum model_output_datum(ModelOutput *output,
+								ModelConversion *conversion, int row,
+								ExprContext *econtext, bool *isnull);
+
+/* ---- stream.c: batches in flight ---- */
+
+typedef struct ModelBatch
+{
+	int			nrows;			/* rows sent */
+	PyObject   *ticket;			/* in flight */
+	PyObject   *result;			/* answered */
+	ModelOutput *outputs;		/* one per wanted output */
+	MemoryContext context;		/* what the caller keeps of its own rows */
+	void	   *rows;			/* the caller's rows */
+} ModelBatch;
+
+/* what EXPLAIN ANALYZE shows */
+typedef struct ModelCounters
+{
+	int64		batches;
+	int64		rows_sent;
+	int64		largest_batch;
+	int64		rows_unmatched; /* a NULL input or a condition on inputs */
+	instr_time	gather;			/* outer rows, inputs, buffers */
+	instr_time	submit;			/* tensors, sending */
+	instr_time	wait;			/* for the server */
+	instr_time	decode;			/* answers to columns */
+} ModelCounters;
+
+typedef struct ModelStream
+{
+	ModelTable *table;
+	int			ninputs;
+	ModelInput *inputs;			/* the buffers of the batch being filled */
+	int			noutputs;
+	ModelColumn **outputs;
+	ModelConversion *conversions;
+	PyObject   *session;		/* NULL until the first batch */
+	PyObject   *ticket;			/* of the session being opened */
+	ModelBatch *ring;
+	int			nring;
+	int			head;			/* the oldest in flight */
+	int			in_flight;
+	int			depth;			/* allowed in flight, grows to the maximum */
+	int			target;			/* rows of the next batch, grows */
+	int			nrows;			/* rows in the buffers */
+	Size		bytes;			/* variable-width bytes in the buffers */
+	Size		reserved;		/* memory of the batch before its first row */
+	ModelBatch *current;		/* the batch whose rows are being returned */
+	bool		exhausted;		/* no further rows to send */
+	ModelCounters counters;
+	MemoryContext context;
+	MemoryContextCallback callback;
+} ModelStream;
+
+/*
+ * Fills the batch with the caller's next rows (model_stream_add() for those
+ * that are to be sent).  Returns false when there was none; sets
+ * stream->exhausted when there will be none after these.
+ */
+typedef bool (*ModelFill) (void *state, ModelBatch *batch);
+
+extern ModelStream *model_stream_create(ModelTable *table, List *inputs,
+										List *outputs, PlanState *parent);
+extern int	model_stream_add(ModelStream *stream, Datum *values,
+							 ExprContext *econtext);
+extern void model_stream_reserve(ModelStream *stream, ModelBatch *batch);
+extern bool model_stream_full(ModelStream *stream, ModelBatch *batch);
+extern ModelBatch *model_stream_next(ModelStream *stream, ModelFill fill,
+									 void *state);
+extern Datum model_stream_output(ModelStream *stream, ModelBatch *batch,
+								 int output, int row, ExprContext *econtext,
+								 bool *isnull);
+extern void model_stream_reset(ModelStream *stream);
+extern void model_stream_close(ModelStream *stream);
+
+/* ---- binding.c: which conditions give the inputs their values ---- */
+
+typedef struct ModelBindings
+{
+	List	   *attnums;		/* integers: the bound inputs, table order */
+	List	   *values;			/* expressions, cast to the columns' types */
+	List	   *lists;			/* integers: 1 where the value is an array */
+	List	   *exact;			/* RestrictInfos that hold by the binding */
+	Relids		relids;			/* relations that the values read */
+	ModelColumn *unbound;		/* the first input that has no value */
+} ModelBindings;
+
+extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
+					   Relids available, List *clauses, bool allow_lists,
+					   ModelBindings *bindings);
+extern bool model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
+							   AttrNumber attnum);
+extern void model_split_quals(PlannerInfo *root, RelOptInfo *rel,
+							  ModelBindings *bindings, List *quals,
+							  List **before, List **after);
+extern List *model_implied_clauses(PlannerInfo *root, RelOptInfo *rel,
+								   AttrNumber attnum, Relids prohibited);
+
+/* ---- scan.c, import.c: the foreign data wrapper ---- */
+
+extern void model_scan_routine(FdwRoutine *routine);
+extern List *model_import_foreign_schema(ImportForeignSchemaStmt *stmt,
+										 Oid serverid);
+
+/* ---- join_plan.c, join_exec.c: the Model Join ---- */
+
+/* the lists of a Model Join's custom_exprs */
+typedef enum ModelJoinExpr
+{
+	JOIN_EXPR_VALUES,			/* one per bound input, of the column's type */
+	JOIN_EXPR_BEFORE,			/* conditions checked before a row is sent */
+	JOIN_EXPR_AFTER,			/* join conditions that read outputs */
+	JOIN_EXPR_PLACEHOLDERS,		/* computed before null-extension */
+	JOIN_EXPR_GATE,				/* conditions without columns: all or nothing */
+	JOIN_NEXPRS
+} ModelJoinExpr;
+
+/* the lists of integers of a Model Join's custom_private */
+typedef enum ModelJoinPrivate
+{
+	JOIN_PRIVATE_HEADER,		/* relid, userid, join type, outer columns */
+	JOIN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
+	JOIN_PRIVATE_COLUMNS,		/* attnums of the model's columns in the tuple */
+	JOIN_NPRIVATE
+} ModelJoinPrivate;
+
+typedef enum ModelJoinHeader
+{
+	JOIN_HEADER_RELID,
+	JOIN_HEADER_USERID,
+	JOIN_HEADER_JOINTYPE,
+	JOIN_HEADER_NOUTER,
+	JOIN_NHEADER
+} ModelJoinHeader;
+
+extern const CustomScanMethods model_join_scan_methods;
+extern void model_join_plan_init(void);
+extern Node *model_join_create_state(CustomScan *plan);
+
+/* ---- explain.c ---- */
+
+extern void model_explain_table(ModelTable *table, ExplainState *es);
+extern void model_explain_bindings(ModelTable *table, List *attnums,
+								   List *values, PlanState *planstate,
+								   List *ancestors, ExplainState *es);
+extern void model_explain_quals(const char *label, List *quals,
+								PlanState *planstate, List *ancestors,
+								ExplainState *es);
+extern void model_explain_counters(ModelCounters *counters, ExplainState *es);
+
+#endif							/* MODEL_FDW_H */

@@ -1,0 +1,576 @@
+/*-------------------------------------------------------------------------
+ *
+ * python.c
+ *	  The embedded Python interpreter: start, call, wait.
+ *
+ * Rules, each of which was learnt from a crash or a hang:
+ *
+ * - Every entry blocks signals, so that threads which gRPC makes inherit the
+ *   mask and no PostgreSQL signal handler runs in one of them.
+ * - The backend holds the GIL always, but for the wait in event_wait():
+ *   functions of other languages (plpython) expect to own it.
+ * - No PostgreSQL error crosses a Python frame: a Python exception is copied
+ *   into the plain struct "failure" first and raised when Python is left.
+ * - Python never waits.  C waits on the backend's latch and on an eventfd
+ *   that Python's callbacks write, and checks for interrupts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+/* a Python exception on its way to ereport() */
+typedef struct HostFailure
+{
+	char		sqlstate[6];
+	char		message[2048];
+	char		detail[2048];
+	char		hint[2048];
+} HostFailure;
+
+static const char *const host_function_names[HOST_NFUNCTIONS] = {
+	[HOST_VALIDATE] = "validate",
+	[HOST_DESCRIBE] = "describe",
+	[HOST_OPEN] = "open",
+	[HOST_SUBMIT] = "submit",
+	[HOST_POLL] = "poll",
+	[HOST_COLLECT] = "collect",
+	[HOST_CANCEL] = "cancel",
+	[HOST_CLOSE] = "close",
+	[HOST_IMPORT_SCHEMA] = "import_schema",
+};
+
+static PyObject *host_functions[HOST_NFUNCTIONS];
+static PyObject *json_loads = NULL;
+static bool host_started = false;
+static int	host_event_fd = -1;
+static HostFailure failure;
+static sigset_t saved_mask;
+
+/* Block signals; every use of Python stands between enter and leave. */
+static void
+python_enter(void)
+{
+	sigset_t	mask;
+
+	sigfillset(&mask);
+	/* these are raised by the thread's own fault, and then end it anyway */
+	sigdelset(&mask, SIGSEGV);
+	sigdelset(&mask, SIGBUS);
+	sigdelset(&mask, SIGFPE);
+	sigdelset(&mask, SIGILL);
+	sigdelset(&mask, SIGTRAP);
+	sigdelset(&mask, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &mask, &saved_mask);
+}
+
+/* Unblock signals. */
+static void
+python_leave(void)
+{
+	pthread_sigmask(SIG_SETMASK, &saved_mask, NULL);
+}
+
+/* Copy an attribute of an exception, or nothing if it has no such text. */
+static void
+copy_text(PyObject *object, char *buffer, size_t size)
+{
+	Py_ssize_t	length;
+	const char *text;
+
+	buffer[0] = '\0';
+	if (object == NULL || !PyUnicode_Check(object))
+		return;
+	text = PyUnicode_AsUTF8AndSize(object, &length);
+	if (text == NULL)
+	{
+		PyErr_Clear();
+		return;
+	}
+	if ((size_t) length >= size)
+		length = pg_encoding_mbcliplen(PG_UTF8, text, length, size - 1);
+	memcpy(buffer, text, length);
+	buffer[length] = '\0';
+}
+
+/* Copy a named attribute of an exception. */
+static void
+copy_attribute(PyObject *exception, const char *name, char *buffer,
+			   size_t size)
+{
+	PyObject   *value = PyObject_GetAttrString(exception, name);
+
+	if (value == NULL)
+		PyErr_Clear();
+	copy_text(value, buffer, size);
+	Py_XDECREF(value);
+}
+
+/* Turn the pending Python exception into "failure". */
+static void
+fetch_failure(void)
+{
+	PyObject   *type;
+	PyObject   *value;
+	PyObject   *traceback;
+
+	memset(&failure, 0, sizeof(failure));
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	if (value)
+		copy_attribute(value, "sqlstate", failure.sqlstate,
+					   sizeof(failure.sqlstate));
+	if (strlen(failure.sqlstate) == 5)
+	{
+		copy_attribute(value, "message", failure.message,
+					   sizeof(failure.message));
+		copy_attribute(value, "detail", failure.detail,
+					   sizeof(failure.detail));
+		copy_attribute(value, "hint", failure.hint, sizeof(failure.hint));
+	}
+	else
+	{
+		/* not one of ours: a defect, so say what it was */
+		PyObject   *text = value ? PyObject_Str(value) : NULL;
+
+		if (text == NULL)
+			PyErr_Clear();
+		strlcpy(failure.sqlstate, "XX000", sizeof(failure.sqlstate));
+		strlcpy(failure.message, "unexpected error in the model engine",
+				sizeof(failure.message));
+		copy_text(text, failure.hint, sizeof(failure.hint));
+		snprintf(failure.detail, sizeof(failure.detail), "%s: %s.",
+				 type ? ((PyTypeObject *) type)->tp_name : "exception",
+				 failure.hint);
+		failure.hint[0] = '\0';
+		Py_XDECREF(text);
+	}
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+	PyErr_Clear();
+}
+
+/* The text in the server's encoding, in a form that cannot fail. */
+static const char *
+failure_text(char *text)
+{
+	if (GetDatabaseEncoding() != PG_UTF8)
+		for (char *c = text; *c; c++)
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
+	return text;
+}
+
+/* Raise the failure that Python left behind. */
+void
+model_python_raise(void)
+{
+	const char *state = failure.sqlstate;
+
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2],
+								   state[3], state[4])),
+			 errmsg_internal("%s", failure_text(failure.message)),
+			 failure.detail[0] ?
+			 errdetail_internal("%s", failure_text(failure.detail)) : 0,
+			 failure.hint[0] ?
+			 errhint("%s", failure_text(failure.hint)) : 0));
+}
+
+/*
+ * Built-in module "plpy" for a plpython3 that is loaded after us: it adds the
+ * name too late for an interpreter that already runs, so it is resolved here.
+ */
+static PyObject *
+resolve_plpy(void)
+{
+	PyObject   *(*init) (void);
+
+	init = (PyObject *(*) (void)) dlsym(RTLD_DEFAULT, "PyInit_plpy");
+	if (init)
+		return init();
+	PyErr_SetString(PyExc_ImportError, "plpython3 is not loaded");
+	return NULL;
+}
+
+/* Start the interpreter, unless another language already has. */
+static void
+start_interpreter(void)
+{
+	PyConfig	config;
+	PyStatus	status;
+
+	if (Py_IsInitialized())
+		return;
+	PyImport_AppendInittab("plpy", resolve_plpy);
+
+	/* isolated: the environment of the server's start must not steer it */
+	PyConfig_InitIsolatedConfig(&config);
+	config.install_signal_handlers = 0;
+	status = PyConfig_SetBytesString(&config, &config.home,
+									 MODEL_FDW_PYTHON_HOME);
+	if (!PyStatus_Exception(status))
+		status = Py_InitializeFromConfig(&config);
+	PyConfig_Clear(&config);
+	if (PyStatus_Exception(status))
+	{
+		python_leave();
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not start Python from \"%s\"",
+						MODEL_FDW_PYTHON_HOME),
+				 errdetail("%s.", status.err_msg ? status.err_msg :
+						   "The reason is not known")));
+	}
+}
+
+/*
+ * Put our package directories in front of sys.path, with their .pth files
+ * honoured, and return the module fdw.host, or NULL with an exception set.
+ */
+static PyObject *
+import_host(void)
+{
+	static const char *const setup =
+		"import site, sys\n"
+		"def add(path):\n"
+		"    known = list(sys.path)\n"
+		"    for directory in path.split(':'):\n"
+		"        if directory and directory not in known:\n"
+		"            site.addsitedir(directory)\n"
+		"    new = [p for p in sys.path if p not in known]\n"
+		"    sys.path[:] = new + known\n";
+	PyObject   *globals = PyDict_New();
+	PyObject   *result = NULL;
+	PyObject   *host = NULL;
+
+	if (globals == NULL)
+		return NULL;
+	if (PyDict_SetItemString(globals, "__builtins__",
+							 PyEval_GetBuiltins()) == 0)
+		result = PyRun_String(setup, Py_file_input, globals, globals);
+	if (result)
+	{
+		PyObject   *add = PyDict_GetItemString(globals, "add");
+
+		Py_DECREF(result);
+		result = PyObject_CallFunction(add, "s", model_fdw_python_path ?
+									   model_fdw_python_path : "");
+	}
+	if (result)
+	{
+		Py_DECREF(result);
+		host = PyImport_ImportModule("fdw.host");
+	}
+	Py_DECREF(globals);
+	return host;
+}
+
+/* Find the host's functions and tell it our eventfd; -1 on an exception. */
+static int
+bind_host(PyObject *host)
+{
+	PyObject   *json;
+	PyObject   *result;
+
+	for (int i = 0; i < HOST_NFUNCTIONS; i++)
+	{
+		Py_XDECREF(host_functions[i]);
+		host_functions[i] = PyObject_GetAttrString(host,
+												   host_function_names[i]);
+		if (host_functions[i] == NULL)
+			return -1;
+	}
+	json = PyImport_ImportModule("json");
+	if (json == NULL)
+		return -1;
+	json_loads = PyObject_GetAttrString(json, "loads");
+	Py_DECREF(json);
+	if (json_loads == NULL)
+		return -1;
+	result = PyObject_CallMethod(host, "start", "i", host_event_fd);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
+/* Say which package is missing and where it was sought. */
+static void
+explain_missing_package(void)
+{
+	PyObject   *type;
+	PyObject   *value;
+	PyObject   *traceback;
+	char		name[64];
+
+	if (!PyErr_ExceptionMatches(PyExc_ImportError))
+	{
+		fetch_failure();
+		return;
+	}
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	memset(&failure, 0, sizeof(failure));
+	strlcpy(failure.sqlstate, "58P01", sizeof(failure.sqlstate));
+	copy_attribute(value, "name", name, sizeof(name));
+	snprintf(failure.message, sizeof(failure.message),
+			 "could not import Python package \"%s\"",
+			 name[0] ? name : "fdw");
+	snprintf(failure.hint, sizeof(failure.hint),
+			 "Install model_fdw with pip into a directory that setting \"model_fdw.python_path\" names.");
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+}
+
+/*
+ * Start Python and the engine in this backend, once.
+ *
+ * A failed import may be cured while the session lives, so it is tried again
+ * at the next use.
+ */
+void
+model_python_start(void)
+{
+	PyObject   *host;
+	int			bound = -1;
+
+	if (host_started)
+		return;
+	if (host_event_fd < 0)
+	{
+		host_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		if (host_event_fd < 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not create an event descriptor: %m")));
+	}
+	python_enter();
+	start_interpreter();
+	host = import_host();
+	if (host)
+		bound = bind_host(host);
+	Py_XDECREF(host);
+	if (bound < 0)
+		explain_missing_package();
+	python_leave();
+	if (bound < 0)
+		model_python_raise();
+	host_started = true;
+}
+
+/*
+ * Call a function of the host.  Steals "args", which may be NULL if building
+ * it failed.  Returns a new reference, or NULL with "failure" set.
+ */
+static PyObject *
+invoke(HostFunction function, PyObject *args)
+{
+	PyObject   *result = NULL;
+
+	if (args)
+		result = PyObject_Call(host_functions[function], args, NULL);
+	Py_XDECREF(args);
+	if (result == NULL)
+		fetch_failure();
+	return result;
+}
+
+/* Call a function of the host; steals "args".  Raises what it raises. */
+PyObject *
+model_python_call(HostFunction function, PyObject *args)
+{
+	PyObject   *result;
+
+	python_enter();
+	result = invoke(function, args);
+	python_leave();
+	if (result == NULL)
+		model_python_raise();
+	return result;
+}
+
+/* Parse JSON text (server encoding) into Python's dicts and lists. */
+PyObject *
+model_python_json(const char *json)
+{
+	PyObject   *result;
+	char	   *utf8 = pg_server_to_any(json, strlen(json), PG_UTF8);
+
+	python_enter();
+	result = PyObject_CallFunction(json_loads, "s", utf8);
+	if (result == NULL)
+		fetch_failure();
+	python_leave();
+	if (result == NULL)
+		model_python_raise();
+	return result;
+}
+
+/*
+ * Wait until Python has written the eventfd, the latch is set or "timeout_ms"
+ * is over (-1: never), then serve interrupts.
+ *
+ * This is the only place that gives the GIL away.  Nothing in here but
+ * WaitLatchOrSocket() runs without it, and the postmaster's death is handled
+ * only after it is back: exit callbacks may release Python objects.
+ */
+static void
+event_wait(long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_POSTMASTER_DEATH;
+	volatile int rc = 0;
+	uint64		count;
+	PyThreadState *thread;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+	thread = PyEval_SaveThread();
+	PG_TRY();
+	{
+		rc = WaitLatchOrSocket(MyLatch, events, host_event_fd, timeout_ms,
+							   PG_WAIT_EXTENSION);
+	}
+	PG_FINALLY();
+	{
+		PyEval_RestoreThread(thread);
+	}
+	PG_END_TRY();
+
+	if (rc & WL_POSTMASTER_DEATH)
+		proc_exit(1);
+	if (rc & WL_SOCKET_READABLE)
+	{
+		/* one read takes the whole count; EAGAIN means that it was taken */
+		if (read(host_event_fd, &count, sizeof(count)) < 0 &&
+			errno != EAGAIN && errno != EINTR)
+			elog(ERROR, "could not read the event descriptor: %m");
+	}
+	if (rc & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Ask a ticket how long it may be left alone; 0: it is finished. */
+static long
+poll_ticket(PyObject *ticket)
+{
+	PyObject   *result;
+	long		timeout_ms = -1;
+
+	python_enter();
+	result = invoke(HOST_POLL, Py_BuildValue("(O)", ticket));
+	if (result)
+		timeout_ms = PyLong_AsLong(result);
+	Py_XDECREF(result);
+	python_leave();
+	if (result == NULL)
+		model_python_raise();
+	return timeout_ms;
+}
+
+/*
+ * Wait for a ticket and return its result.  The ticket stays the caller's: it
+ * must be dropped also when this raises or is interrupted.
+ */
+PyObject *
+model_python_finish(PyObject *ticket)
+{
+	long		timeout_ms;
+
+	/* an interrupt that came earlier must not wait for the first event */
+	CHECK_FOR_INTERRUPTS();
+	while ((timeout_ms = poll_ticket(ticket)) != 0)
+		event_wait(timeout_ms);
+	return model_python_call(HOST_COLLECT, Py_BuildValue("(O)", ticket));
+}
+
+/*
+ * Cancel or close an object and drop our reference.  Never raises: it is
+ * called while a transaction is cleaned up.
+ */
+void
+model_python_drop(PyObject *object, HostFunction function)
+{
+	PyObject   *result;
+
+	if (object == NULL)
+		return;
+	python_enter();
+	result = PyObject_CallFunctionObjArgs(host_functions[function], object,
+										  NULL);
+	if (result == NULL)
+		PyErr_Clear();
+	Py_XDECREF(result);
+	Py_DECREF(object);
+	python_leave();
+}
+
+/* Drop a reference. */
+void
+model_python_release(PyObject *object)
+{
+	if (object == NULL)
+		return;
+	python_enter();
+	Py_DECREF(object);
+	python_leave();
+}
+
+/* Release buffers that model_python_view() took. */
+void
+model_python_release_buffers(Py_buffer *views, int nviews)
+{
+	if (nviews == 0)
+		return;
+	python_enter();
+	for (int i = 0; i < nviews; i++)
+		PyBuffer_Release(&views[i]);
+	python_leave();
+}
+
+/* Take a read-only view of an object's bytes. */
+void
+model_python_view(PyObject *object, Py_buffer *view)
+{
+	int			rc;
+
+	python_enter();
+	rc = PyObject_GetBuffer(object, view, PyBUF_SIMPLE);
+	if (rc < 0)
+		fetch_failure();
+	python_leave();
+	if (rc < 0)
+		model_python_raise();
+}
+
+/* A palloc'd copy of a Python string, in the server's encoding. */
+char *
+model_python_string(PyObject *object)
+{
+	Py_ssize_t	length;
+	const char *utf8 = PyUnicode_AsUTF8AndSize(object, &length);
+	char	   *text;
+
+	if (utf8 == NULL)
+	{
+		python_enter();
+		fetch_failure();
+		python_leave();
+		model_python_raise();
+	}
+	text = pg_any_to_server(utf8, length, PG_UTF8);
+	return text == utf8 ? pstrdup(text) : text;
+}

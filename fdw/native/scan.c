@@ -1,0 +1,635 @@
+/*-------------------------------------------------------------------------
+ *
+ * scan.c
+ *	  Foreign scan: a model asked by constants, parameters and lists.
+ *
+ * The scan's rows are the cross product of the inputs' values: one each for
+ * an equality, several for a list, each of them once.  As the inner side of a
+ * nested loop it sends one request per outer row; the Model Join is there to
+ * make that unnecessary, and costs less.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "access/sysattr.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planmain.h"
+#include "optimizer/restrictinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/selfuncs.h"
+#include "utils/typcache.h"
+
+/* the lists of a scan's fdw_exprs */
+typedef enum ScanExpr
+{
+	SCAN_EXPR_VALUES,			/* one per bound input, or an array of them */
+	SCAN_EXPR_BEFORE,			/* conditions checked before a row is sent */
+	SCAN_NEXPRS
+} ScanExpr;
+
+/* the lists of integers of a scan's fdw_private */
+typedef enum ScanPrivate
+{
+	SCAN_PRIVATE_HEADER,		/* see ScanHeader */
+	SCAN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
+	SCAN_PRIVATE_LISTS,			/* 1 where the value is an array */
+	SCAN_PRIVATE_OUTPUTS,		/* attnums of the outputs that are read */
+	SCAN_NPRIVATE
+} ScanPrivate;
+
+typedef enum ScanHeader
+{
+	SCAN_HEADER_USERID,
+	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
+	SCAN_NHEADER
+} ScanHeader;
+
+/* the values of one input during a scan */
+typedef struct ScanValues
+{
+	Datum	   *values;
+	int			n;
+	int			next;			/* position in the cross product */
+} ScanValues;
+
+typedef struct ModelScanState
+{
+	ModelTable *table;
+	ModelStream *stream;
+	ForeignScanState *node;
+	AttrNumber	unbound;
+	int			ninputs;
+	AttrNumber *inputs;
+	bool	   *lists;
+	ScanValues *values;
+	List	   *value_states;	/* ExprStates */
+	ExprState  *before;
+	List	   *outputs;		/* integers: attnums, in the stream's order */
+	MemoryContext context;		/* the values of this rescan */
+	bool		started;		/* have the values been computed? */
+	int			row;			/* next row of the current batch */
+} ModelScanState;
+
+/* ---- planning ---- */
+
+/* How many rows do the relation's own conditions ask for? */
+static double
+estimate_rows(PlannerInfo *root, ModelBindings *bindings)
+{
+	double		rows = 1;
+	ListCell   *value;
+	ListCell   *list;
+
+	forboth(value, bindings->values, list, bindings->lists)
+		if (lfirst_int(list))
+#if PG_VERSION_NUM >= 170000
+			rows *= estimate_array_length(root, lfirst(value));
+#else
+			rows *= estimate_array_length(lfirst(value));
+#endif
+	return clamp_row_est(rows);
+}
+
+/* FDW callback: describe the table and estimate its rows. */
+static void
+scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	ModelTable *table = model_table_describe(relid, rel->userid);
+	ModelBindings bindings;
+
+	rel->fdw_private = table;
+	rel->tuples = 1;
+	rel->rows = 1;
+	if (model_bind(root, rel, table, NULL, NIL, true, &bindings))
+		rel->rows = estimate_rows(root, &bindings);
+}
+
+/* Add the path of a scan, whose inputs "bindings" gives or fails to give. */
+static void
+add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
+			  Relids required)
+{
+	ModelTable *table = rel->fdw_private;
+	ModelBindings *kept = palloc(sizeof(ModelBindings));
+	double		rows = rel->rows;
+	Cost		startup = MODEL_REQUEST_COST;
+	ForeignPath *path;
+
+	*kept = *bindings;
+	if (bindings->unbound)
+		startup = MODEL_UNBOUND_COST;
+	else if (!bms_is_empty(required))
+	{
+		rows = estimate_rows(root, bindings);
+		startup = MODEL_PER_ROW_COST;
+	}
+	path = create_foreignscan_path(root, rel, NULL, rows,
+#if PG_VERSION_NUM >= 180000
+								   bindings->unbound ? MODEL_UNBOUND_DISABLED : 0,
+#endif
+								   startup,
+								   startup * 1.01 + rows * table->row_cost,
+								   NIL, required, NULL,
+#if PG_VERSION_NUM >= 170000
+								   NIL,
+#endif
+								   list_make1(kept));
+	/* as a whole inner side it would ask once per worker */
+	path->path.parallel_safe = false;
+	add_path(rel, (Path *) path);
+}
+
+/*
+ * Collect the join conditions that may bind inputs, and the sets of relations
+ * that they read.
+ */
+static List *
+join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
+			 List **sources)
+{
+	List	   *candidates = list_copy(rel->joininfo);
+	List	   *clauses = NIL;
+	Relids		all = NULL;
+	ListCell   *cell;
+
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].input)
+			candidates =
+				list_concat(candidates,
+							model_implied_clauses(root, rel,
+												  table->columns[i].attnum,
+												  rel->lateral_referencers));
+	foreach(cell, candidates)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+		Relids		others;
+
+		if (!join_clause_is_movable_to(rinfo, rel))
+			continue;
+		clauses = lappend(clauses, rinfo);
+		others = bms_difference(rinfo->clause_relids, rel->relids);
+		all = bms_add_members(all, others);
+		*sources = lappend(*sources, others);
+	}
+	*sources = lappend(*sources, all);
+	return clauses;
+}
+
+/*
+ * FDW callback: one path for constants and parameters, or one that raises
+ * "not bound", and the parameterised ones for joins that cannot be batched.
+ */
+static void
+scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	ModelTable *table = rel->fdw_private;
+	ModelBindings bindings;
+	List	   *sources = NIL;
+	List	   *done = NIL;
+	List	   *clauses;
+	ListCell   *cell;
+	bool		bound;
+
+	bound = model_bind(root, rel, table, NULL, NIL, true, &bindings);
+	add_scan_path(root, rel, &bindings, rel->lateral_relids);
+	if (bound)
+		return;
+	clauses = join_clauses(root, rel, table, &sources);
+	foreach(cell, sources)
+	{
+		Relids		required;
+		ListCell   *other;
+		bool		known = false;
+
+		if (!model_bind(root, rel, table, lfirst(cell), clauses, true,
+						&bindings))
+			continue;
+		required = bms_union(bindings.relids, rel->lateral_relids);
+		foreach(other, done)
+			known = known || bms_equal(lfirst(other), required);
+		if (known || bms_is_empty(required))
+			continue;
+		done = lappend(done, required);
+		add_scan_path(root, rel, &bindings, required);
+	}
+}
+
+/* The outputs among the columns that somebody reads, as attnums. */
+static List *
+outputs_read(ModelTable *table, Bitmapset *attnums)
+{
+	List	   *outputs = NIL;
+	bool		whole = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber,
+									  attnums);
+
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		ModelColumn *column = &table->columns[i];
+		int			member = column->attnum - FirstLowInvalidHeapAttributeNumber;
+
+		if (!column->input && (whole || bms_is_member(member, attnums)))
+			outputs = lappend_int(outputs, column->attnum);
+	}
+	return outputs;
+}
+
+/* FDW callback: the plan of a path. */
+static ForeignScan *
+scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
+		  List *tlist, List *clauses, Plan *outer_plan)
+{
+	ModelTable *table = rel->fdw_private;
+	ModelBindings *bindings = linitial(path->fdw_private);
+	Bitmapset  *attnums = NULL;
+	List	   *before = NIL;
+	List	   *after = NIL;
+	List	   *header;
+	ListCell   *cell;
+
+	model_split_quals(root, rel, bindings, clauses, &before, &after);
+	if (bindings->unbound)
+	{
+		after = list_concat(before, after);
+		before = NIL;
+	}
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attnums);
+	foreach(cell, clauses)
+		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
+					   rel->relid, &attnums);
+	header = list_make2_int((int) rel->userid,
+							bindings->unbound ? bindings->unbound->attnum : 0);
+	Assert(list_length(header) == SCAN_NHEADER);
+	return make_foreignscan(tlist, after, rel->relid,
+							list_make2(copyObject(bindings->values), before),
+							list_make4(header, bindings->attnums,
+									   bindings->lists,
+									   outputs_read(table, attnums)),
+							NIL,
+							extract_actual_clauses(bindings->exact, false),
+							outer_plan);
+}
+
+/* FDW callback: a scan may run in a worker (see add_scan_path()). */
+static bool
+scan_parallel_safe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
+{
+	return true;
+}
+
+/* ---- execution ---- */
+
+/* FDW callback: start; nothing is sent before the first row is asked for. */
+static void
+scan_begin(ForeignScanState *node, int eflags)
+{
+	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
+	ModelScanState *state = palloc0(sizeof(ModelScanState));
+	List	   *header = list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER);
+	List	   *inputs = list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS);
+	List	   *lists = list_nth(plan->fdw_private, SCAN_PRIVATE_LISTS);
+	List	   *values = list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES);
+
+	node->fdw_state = state;
+	state->node = node;
+	state->table =
+		model_table_describe(RelationGetRelid(node->ss.ss_currentRelation),
+							 (Oid) list_nth_int(header, SCAN_HEADER_USERID));
+	state->unbound = list_nth_int(header, SCAN_HEADER_UNBOUND);
+	state->outputs = list_nth(plan->fdw_private, SCAN_PRIVATE_OUTPUTS);
+	state->ninputs = list_length(inputs);
+	state->inputs = palloc(sizeof(AttrNumber) * (state->ninputs + 1));
+	state->lists = palloc(sizeof(bool) * (state->ninputs + 1));
+	state->values = palloc0(sizeof(ScanValues) * (state->ninputs + 1));
+	for (int i = 0; i < state->ninputs; i++)
+	{
+		state->inputs[i] = list_nth_int(inputs, i);
+		state->lists[i] = list_nth_int(lists, i) != 0;
+	}
+	if (state->unbound || (eflags & EXEC_FLAG_EXPLAIN_ONLY))
+		return;
+	state->value_states = ExecInitExprList(values, &node->ss.ps);
+	state->before = ExecInitQual(list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
+								 &node->ss.ps);
+	state->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "model scan values",
+										   ALLOCSET_SMALL_SIZES);
+	state->stream = model_stream_create(state->table, inputs, state->outputs,
+										&node->ss.ps);
+}
+
+/* Raise the error of a scan that has no value for one of its inputs. */
+static void
+raise_unbound(ModelScanState *state)
+{
+	ModelColumn *column = model_table_column(state->table, state->unbound);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+			 errmsg("input column \"%s\" of foreign table \"%s\" is not bound",
+					column->name, state->table->name),
+			 errhint("Give it a value with an equality, such as \"WHERE %s = ...\" or \"JOIN ... ON %s.%s = ...\".",
+					 quote_identifier(column->name),
+					 quote_identifier(state->table->name),
+					 quote_identifier(column->name))));
+}
+
+/* Sort positions by the values that they stand for, equal ones in order. */
+typedef struct SortContext
+{
+	Datum	   *values;
+	TypeCacheEntry *type;
+	Oid			collation;
+} SortContext;
+
+static int
+compare_positions(const void *left, const void *right, void *arg)
+{
+	SortContext *context = arg;
+	int			l = *(const int *) left;
+	int			r = *(const int *) right;
+	int			order;
+
+	order = DatumGetInt32(FunctionCall2Coll(&context->type->cmp_proc_finfo,
+											context->collation,
+											context->values[l],
+											context->values[r]));
+	return order != 0 ? order : (l > r) - (l < r);
+}
+
+/* Keep the first of equal values, in their order. */
+static int
+remove_duplicates(Datum *values, int n, ModelColumn *column)
+{
+	SortContext context;
+	int		   *order = palloc(sizeof(int) * (n + 1));
+	bool	   *repeated = palloc0(n + 1);
+	int			kept = 0;
+
+	context.values = values;
+	context.collation = column->collation;
+	context.type = lookup_type_cache(column->typid, TYPECACHE_CMP_PROC_FINFO);
+	for (int i = 0; i < n; i++)
+		order[i] = i;
+	if (OidIsValid(context.type->cmp_proc_finfo.fn_oid))
+	{
+		qsort_arg(order, n, sizeof(int), compare_positions, &context);
+		for (int i = 1; i < n; i++)
+			repeated[order[i]] =
+				DatumGetInt32(FunctionCall2Coll(&context.type->cmp_proc_finfo,
+												context.collation,
+												values[order[i - 1]],
+												values[order[i]])) == 0;
+	}
+	for (int i = 0; i < n; i++)
+		if (!repeated[i])
+			values[kept++] = values[i];
+	return kept;
+}
+
+/* Take the elements of a list, without NULLs and repetitions. */
+static void
+read_list(ScanValues *values, Datum array, ModelColumn *column)
+{
+	int16		length;
+	bool		byval;
+	char		align;
+	bool	   *nulls;
+	int			n;
+	int			kept = 0;
+
+	get_typlenbyvalalign(column->typid, &length, &byval, &align);
+	deconstruct_array(DatumGetArrayTypeP(array), column->typid, length, byval,
+					  align, &values->values, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		if (!nulls[i])
+			values->values[kept++] = values->values[i];
+	values->n = remove_duplicates(values->values, kept, column);
+}
+
+/* Compute the inputs' values; false if there is none for one of them. */
+static bool
+compute_values(ModelScanState *state)
+{
+	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
+	MemoryContext old;
+	bool		any = true;
+
+	MemoryContextReset(state->context);
+	old = MemoryContextSwitchTo(state->context);
+	for (int i = 0; i < state->ninputs; i++)
+	{
+		ScanValues *values = &state->values[i];
+		ModelColumn *column = model_table_column(state->table,
+												 state->inputs[i]);
+		bool		isnull;
+		Datum		value = ExecEvalExpr(list_nth(state->value_states, i),
+										 econtext, &isnull);
+
+		values->next = 0;
+		values->n = 0;
+		if (isnull)
+			any = false;
+		else if (state->lists[i])
+			read_list(values, value, column);
+		else
+		{
+			int16		length;
+			bool		byval;
+
+			get_typlenbyval(column->typid, &length, &byval);
+			values->values = palloc(sizeof(Datum));
+			values->values[0] = datumCopy(value, byval, length);
+			values->n = 1;
+		}
+		any = any && values->n > 0;
+	}
+	MemoryContextSwitchTo(old);
+	return any;
+}
+
+/* Put the bound inputs into the scan's slot, at the given positions. */
+static void
+fill_inputs(ModelScanState *state, TupleTableSlot *slot, int *positions)
+{
+	memset(slot->tts_isnull, true,
+		   slot->tts_tupleDescriptor->natts * sizeof(bool));
+	for (int i = 0; i < state->ninputs; i++)
+	{
+		int			att = state->inputs[i] - 1;
+
+		slot->tts_values[att] = state->values[i].values[positions[i]];
+		slot->tts_isnull[att] = false;
+	}
+}
+
+/* Step to the next member of the cross product; false after the last. */
+static bool
+advance(ModelScanState *state)
+{
+	for (int i = state->ninputs - 1; i >= 0; i--)
+	{
+		if (++state->values[i].next < state->values[i].n)
+			return true;
+		state->values[i].next = 0;
+	}
+	return false;
+}
+
+/* Fill a batch with the next members of the cross product. */
+static bool
+scan_fill(void *arg, ModelBatch *batch)
+{
+	ModelScanState *state = arg;
+	ModelStream *stream = state->stream;
+	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
+	TupleTableSlot *slot = state->node->ss.ss_ScanTupleSlot;
+	int			n = state->ninputs;
+	Datum	   *datums;
+	int		   *positions;
+
+	if (!state->started && !compute_values(state))
+	{
+		stream->exhausted = true;
+		return false;
+	}
+	state->started = true;
+	datums = MemoryContextAlloc(batch->context, sizeof(Datum) * (n + 1));
+	positions = MemoryContextAllocHuge(batch->context,
+									   sizeof(int) * (Size) (n + 1) *
+									   stream->target);
+	batch->rows = positions;
+	model_stream_reserve(stream, batch);
+	while (stream->nrows < stream->target &&
+		   (stream->nrows == 0 || !model_stream_full(stream, batch)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		ResetExprContext(econtext);
+		for (int i = 0; i < n; i++)
+		{
+			positions[i] = state->values[i].next;
+			datums[i] = state->values[i].values[positions[i]];
+		}
+		ExecClearTuple(slot);
+		fill_inputs(state, slot, positions);
+		ExecStoreVirtualTuple(slot);
+		econtext->ecxt_scantuple = slot;
+		if (ExecQual(state->before, econtext))
+		{
+			model_stream_add(stream, datums, econtext);
+			positions += n;
+		}
+		else
+			stream->counters.rows_unmatched++;
+		if (!advance(state))
+		{
+			stream->exhausted = true;
+			break;
+		}
+	}
+	ExecClearTuple(slot);
+	return stream->nrows > 0;
+}
+
+/* FDW callback: the next row. */
+static TupleTableSlot *
+scan_iterate(ForeignScanState *node)
+{
+	ModelScanState *state = node->fdw_state;
+	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
+	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	ModelBatch *batch;
+	ListCell   *cell;
+	int			output = 0;
+	int			row;
+
+	ExecClearTuple(slot);
+	if (state->unbound)
+		raise_unbound(state);
+	batch = state->stream->current;
+	if (batch == NULL || state->row >= batch->nrows)
+	{
+		batch = model_stream_next(state->stream, scan_fill, state);
+		state->row = 0;
+		if (batch == NULL)
+			return slot;
+	}
+	row = state->row++;
+	fill_inputs(state, slot, (int *) batch->rows + (Size) row * state->ninputs);
+	foreach(cell, state->outputs)
+	{
+		int			att = lfirst_int(cell) - 1;
+
+		slot->tts_values[att] =
+			model_stream_output(state->stream, batch, output++, row, econtext,
+								&slot->tts_isnull[att]);
+	}
+	return ExecStoreVirtualTuple(slot);
+}
+
+/* FDW callback: start over with new parameters. */
+static void
+scan_rescan(ForeignScanState *node)
+{
+	ModelScanState *state = node->fdw_state;
+
+	if (state->stream)
+		model_stream_reset(state->stream);
+	state->started = false;
+}
+
+/* FDW callback: the end, also early. */
+static void
+scan_end(ForeignScanState *node)
+{
+	ModelScanState *state = node->fdw_state;
+
+	if (state && state->stream)
+		model_stream_close(state->stream);
+}
+
+/* FDW callback: EXPLAIN. */
+static void
+scan_explain(ForeignScanState *node, ExplainState *es)
+{
+	ModelScanState *state = node->fdw_state;
+	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
+
+	model_explain_table(state->table, es);
+	model_explain_bindings(state->table,
+						   list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS),
+						   list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES),
+						   &node->ss.ps, NIL, es);
+	model_explain_quals("Input Filter",
+						list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
+						&node->ss.ps, NIL, es);
+	if (state->stream)
+		model_explain_counters(&state->stream->counters, es);
+}
+
+/* Fill in the callbacks of plain scans. */
+void
+model_scan_routine(FdwRoutine *routine)
+{
+	routine->GetForeignRelSize = scan_rel_size;
+	routine->GetForeignPaths = scan_paths;
+	routine->GetForeignPlan = scan_plan;
+	routine->IsForeignScanParallelSafe = scan_parallel_safe;
+	routine->BeginForeignScan = scan_begin;
+	routine->IterateForeignScan = scan_iterate;
+	routine->ReScanForeignScan = scan_rescan;
+	routine->EndForeignScan = scan_end;
+	routine->ExplainForeignScan = scan_explain;
+}

@@ -1,0 +1,370 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.c
+ *	  Batches in flight: the part that scan and Model Join share.
+ *
+ * The life of a batch:
+ *
+ *	  free --fill()--> filled --submit--> in flight --finish--> current --> free
+ *
+ * The ring holds one batch more than may be in flight: the current one, whose
+ * rows the node is returning.  Batches are answered in the order in which
+ * they were sent, so the order of the outer rows is kept.  The first batch is
+ * small and travels alone, later ones grow, and so does the number in flight:
+ * a LIMIT that is soon satisfied sends little.
+ *
+ * Whatever ends the query, the reset callback on the executor's memory
+ * context cancels what is in flight.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* Drop what a batch holds in Python; cancels it if it is in flight. */
+static void
+batch_release(ModelBatch *batch, int noutputs)
+{
+	PyObject   *ticket = batch->ticket;
+	PyObject   *result = batch->result;
+
+	batch->ticket = NULL;
+	batch->result = NULL;
+	model_python_drop(ticket, HOST_CANCEL);
+	if (result == NULL)
+		return;
+	for (int i = 0; i < noutputs; i++)
+	{
+		ModelOutput *output = &batch->outputs[i];
+
+		model_python_release_buffers(output->views, output->nviews);
+		output->nviews = 0;
+	}
+	model_python_release(result);
+}
+
+/* Cancel everything and start over. */
+void
+model_stream_reset(ModelStream *stream)
+{
+	for (int i = 0; i < stream->nring; i++)
+		batch_release(&stream->ring[i], stream->noutputs);
+	stream->head = 0;
+	stream->in_flight = 0;
+	stream->current = NULL;
+	stream->exhausted = false;
+	stream->depth = 1;
+	stream->target = Min(MODEL_FIRST_BATCH, stream->table->batch_size);
+}
+
+/* Cancel everything and close the session. */
+void
+model_stream_close(ModelStream *stream)
+{
+	PyObject   *session = stream->session;
+	PyObject   *ticket = stream->ticket;
+
+	model_stream_reset(stream);
+	stream->session = NULL;
+	stream->ticket = NULL;
+	model_python_drop(ticket, HOST_CANCEL);
+	model_python_drop(session, HOST_CLOSE);
+}
+
+static void
+stream_reset_callback(void *arg)
+{
+	model_stream_close(arg);
+}
+
+/*
+ * Make a stream in the executor's memory context.
+ *
+ * "inputs" and "outputs" are integer lists of column numbers: the bound
+ * inputs in the order of model_stream_add()'s values, and the outputs that
+ * somebody reads.  Nothing is sent yet.
+ */
+ModelStream *
+model_stream_create(ModelTable *table, List *inputs, List *outputs,
+					PlanState *parent)
+{
+	MemoryContext context = parent->state->es_query_cxt;
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ModelStream *stream = palloc0(sizeof(ModelStream));
+	ListCell   *cell;
+
+	stream->table = table;
+	stream->context = context;
+	stream->inputs = palloc0(sizeof(ModelInput) * (list_length(inputs) + 1));
+	foreach(cell, inputs)
+		model_input_init(&stream->inputs[stream->ninputs++],
+						 model_table_column(table, lfirst_int(cell)),
+						 parent);
+	stream->outputs = palloc0(sizeof(ModelColumn *) *
+							  (list_length(outputs) + 1));
+	stream->conversions = palloc0(sizeof(ModelConversion) *
+								  (list_length(outputs) + 1));
+	foreach(cell, outputs)
+	{
+		int			i = stream->noutputs++;
+
+		stream->outputs[i] = model_table_column(table, lfirst_int(cell));
+		model_conversion_init(&stream->conversions[i], stream->outputs[i],
+							  parent);
+	}
+	stream->nring = table->max_in_flight + 1;
+	stream->ring = palloc0(sizeof(ModelBatch) * stream->nring);
+	for (int i = 0; i < stream->nring; i++)
+	{
+		ModelBatch *batch = &stream->ring[i];
+
+		batch->context = AllocSetContextCreate(context, "model batch",
+											   ALLOCSET_DEFAULT_SIZES);
+		batch->outputs = palloc0(sizeof(ModelOutput) *
+								 (stream->noutputs + 1));
+		for (int j = 0; j < stream->noutputs; j++)
+		{
+			batch->outputs[j].column = stream->outputs[j];
+			batch->outputs[j].width =
+				model_kind_width(stream->outputs[j]->kind);
+		}
+	}
+	model_stream_reset(stream);
+	stream->callback.func = stream_reset_callback;
+	stream->callback.arg = stream;
+	MemoryContextRegisterResetCallback(context, &stream->callback);
+	MemoryContextSwitchTo(old);
+	return stream;
+}
+
+/* A Python list of column numbers; NULL with an exception set on failure. */
+static PyObject *
+attnum_list(int n, ModelColumn *(*column) (ModelStream *, int),
+			ModelStream *stream)
+{
+	PyObject   *list = PyList_New(n);
+
+	for (int i = 0; list && i < n; i++)
+		PyList_SetItem(list, i, PyLong_FromLong(column(stream, i)->attnum));
+	return list;
+}
+
+static ModelColumn *
+input_column(ModelStream *stream, int i)
+{
+	return stream->inputs[i].column;
+}
+
+static ModelColumn *
+output_column(ModelStream *stream, int i)
+{
+	return stream->outputs[i];
+}
+
+/* Open the session: the model is looked up and compared with the table. */
+static void
+open_session(ModelStream *stream)
+{
+	ModelTable *table = stream->table;
+	PyObject   *dict;
+
+	if (stream->session)
+		return;
+	dict = model_python_json(model_table_json(table->relid, table->userid));
+	stream->ticket =
+		model_python_call(HOST_OPEN,
+						  Py_BuildValue("(NNN)", dict,
+										attnum_list(stream->ninputs,
+													input_column, stream),
+										attnum_list(stream->noutputs,
+													output_column, stream)));
+	stream->session = model_python_finish(stream->ticket);
+	model_python_release(stream->ticket);
+	stream->ticket = NULL;
+}
+
+/* Python's view of one input column. */
+static PyObject *
+input_view(ModelInput *input, int nrows)
+{
+	Py_ssize_t	width = input->width > 0 ? input->width : sizeof(int64);
+	Py_ssize_t	length = width * (input->width > 0 ? nrows : nrows + 1);
+	PyObject   *values = PyMemoryView_FromMemory(input->values, length,
+												 PyBUF_READ);
+
+	if (input->width > 0)
+		return values;
+	return Py_BuildValue("(NN)", values,
+						 PyMemoryView_FromMemory(input->bytes.data,
+												 input->bytes.len,
+												 PyBUF_READ));
+}
+
+/* Send the rows that the buffers hold. */
+static void
+submit(ModelStream *stream, ModelBatch *batch)
+{
+	PyObject   *columns;
+
+	open_session(stream);
+	columns = PyList_New(stream->ninputs);
+	for (int i = 0; columns && i < stream->ninputs; i++)
+		PyList_SetItem(columns, i,
+					   input_view(&stream->inputs[i], stream->nrows));
+	batch->ticket = model_python_call(HOST_SUBMIT,
+									  Py_BuildValue("(OiN)", stream->session,
+													stream->nrows, columns));
+	stream->counters.batches++;
+	stream->counters.rows_sent += batch->nrows;
+	stream->counters.largest_batch = Max(stream->counters.largest_batch,
+										 batch->nrows);
+}
+
+/* Add the time since "start" to a counter and move "start" to now. */
+static void
+count_time(instr_time *counter, instr_time *start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_ACCUM_DIFF(*counter, now, *start);
+	*start = now;
+}
+
+/* Fill and send the next batch; false when there are no more rows. */
+static bool
+fill_and_submit(ModelStream *stream, ModelFill fill, void *state)
+{
+	ModelBatch *batch;
+	instr_time	start;
+	bool		filled;
+
+	batch = &stream->ring[(stream->head + stream->in_flight) % stream->nring];
+	MemoryContextReset(batch->context);
+	for (int i = 0; i < stream->ninputs; i++)
+		model_input_reserve(&stream->inputs[i], stream->target,
+							stream->context);
+	stream->nrows = 0;
+	stream->bytes = 0;
+	INSTR_TIME_SET_CURRENT(start);
+	filled = fill(state, batch);
+	count_time(&stream->counters.gather, &start);
+	if (!filled)
+		return false;
+	batch->nrows = stream->nrows;
+	if (batch->nrows > 0)
+		submit(stream, batch);
+	count_time(&stream->counters.submit, &start);
+	stream->in_flight++;
+	stream->target = Min((int64) stream->target * MODEL_BATCH_GROWTH,
+						 stream->table->batch_size);
+	return true;
+}
+
+/* Wait for a batch's answer and take its columns. */
+static void
+finish(ModelStream *stream, ModelBatch *batch)
+{
+	instr_time	start;
+	PyObject   *ticket;
+
+	if (batch->ticket == NULL)
+		return;					/* no row of it was to be sent */
+	INSTR_TIME_SET_CURRENT(start);
+	batch->result = model_python_finish(batch->ticket);
+	ticket = batch->ticket;
+	batch->ticket = NULL;
+	model_python_release(ticket);
+	count_time(&stream->counters.wait, &start);
+	if (!PyList_Check(batch->result) ||
+		PyList_Size(batch->result) != stream->noutputs)
+		elog(ERROR, "unexpected number of output columns");
+	for (int i = 0; i < stream->noutputs; i++)
+		model_output_parse(&batch->outputs[i],
+						   PyList_GetItem(batch->result, i), batch->nrows);
+	count_time(&stream->counters.decode, &start);
+}
+
+/*
+ * Return the next answered batch, the caller's rows with it, or NULL after
+ * the last.  Keeps as many batches in flight as it may.
+ */
+ModelBatch *
+model_stream_next(ModelStream *stream, ModelFill fill, void *state)
+{
+	ModelBatch *batch;
+
+	if (stream->current)
+		batch_release(stream->current, stream->noutputs);
+	stream->current = NULL;
+	while (!stream->exhausted && stream->in_flight < stream->depth)
+		if (!fill_and_submit(stream, fill, state))
+			break;
+	if (stream->in_flight == 0)
+		return NULL;
+	batch = &stream->ring[stream->head];
+	stream->head = (stream->head + 1) % stream->nring;
+	stream->in_flight--;
+	/* current before it is finished: an error must release it as well */
+	stream->current = batch;
+	finish(stream, batch);
+	stream->depth = Min(stream->depth + 1, stream->table->max_in_flight);
+	return batch;
+}
+
+/*
+ * Add a row to the batch that is being filled: one value of the column's type
+ * per input, none of them NULL.  Returns the row's number in the batch.
+ */
+int
+model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
+{
+	int			row = stream->nrows;
+
+	for (int i = 0; i < stream->ninputs; i++)
+	{
+		ModelInput *input = &stream->inputs[i];
+
+		model_input_append(input, row, values[i], econtext,
+						   stream->table->name);
+		if (input->width == 0)
+			stream->bytes += input->offsets[row + 1] - input->offsets[row];
+	}
+	return stream->nrows++;
+}
+
+/*
+ * Note what the batch's memory holds before the first row: only what rows add
+ * counts for model_stream_full().
+ */
+void
+model_stream_reserve(ModelStream *stream, ModelBatch *batch)
+{
+	stream->reserved = MemoryContextMemAllocated(batch->context, false);
+}
+
+/*
+ * Should the batch be sent although it has fewer rows than it may have?  All
+ * batches together keep to work_mem, wide rows make them short.
+ */
+bool
+model_stream_full(ModelStream *stream, ModelBatch *batch)
+{
+	Size		limit = work_mem * (Size) 1024 / stream->nring;
+	Size		used = MemoryContextMemAllocated(batch->context, false) -
+		stream->reserved;
+
+	return stream->bytes + used > limit;
+}
+
+/* The value of an output at a row of an answered batch. */
+Datum
+model_stream_output(ModelStream *stream, ModelBatch *batch, int output,
+					int row, ExprContext *econtext, bool *isnull)
+{
+	return model_output_datum(&batch->outputs[output],
+							  &stream->conversions[output], row, econtext,
+							  isnull);
+}

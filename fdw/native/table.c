@@ -1,0 +1,203 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.c
+ *	  What a foreign table says about its model.
+ *
+ * The description comes from Python for each statement anew, so that ALTER
+ * takes effect at the next one; Python caches what it had to ask the server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "common/string.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* Is this base relation a table of ours? */
+bool
+model_is_table(RelOptInfo *rel)
+{
+	static FdwRoutine *routine = NULL;
+
+	if (rel->rtekind != RTE_RELATION || rel->fdwroutine == NULL ||
+		rel->reloptkind != RELOPT_BASEREL)
+		return false;
+	if (routine == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		routine = makeNode(FdwRoutine);
+		model_scan_routine(routine);
+		MemoryContextSwitchTo(old);
+	}
+	return rel->fdwroutine->GetForeignPaths == routine->GetForeignPaths;
+}
+
+/* Find a column by its number; NULL for system columns and the whole row. */
+ModelColumn *
+model_table_column(ModelTable *table, AttrNumber attnum)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].attnum == attnum)
+			return &table->columns[i];
+	return NULL;
+}
+
+/* Everything that the catalogs know of a table and its server, as JSON. */
+char *
+model_table_json(Oid relid, Oid userid)
+{
+	ForeignTable *table = GetForeignTable(relid);
+	Relation	rel = table_open(relid, NoLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	const char *separator = "";
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"oid\": %u, \"schema\": ", relid);
+	model_json_string(&json,
+					  get_namespace_name(RelationGetNamespace(rel)));
+	appendStringInfoString(&json, ", \"name\": ");
+	model_json_string(&json, RelationGetRelationName(rel));
+	appendStringInfoString(&json, ", \"options\": ");
+	model_json_options(&json, table->options);
+	appendStringInfoString(&json, ", \"server\": ");
+	model_json_server(&json, table->serverid);
+	appendStringInfoString(&json, ", \"user_mapping\": ");
+	model_json_options(&json,
+					   model_user_mapping_options(userid, table->serverid));
+	appendStringInfoString(&json, ", \"columns\": [");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			continue;
+		appendStringInfo(&json, "%s{\"attnum\": %d, \"name\": ", separator,
+						 att->attnum);
+		model_json_string(&json, NameStr(att->attname));
+		appendStringInfoString(&json, ", \"type\": ");
+		model_json_string(&json, format_type_be(getBaseType(att->atttypid)));
+		appendStringInfoString(&json, ", \"options\": ");
+		model_json_options(&json,
+						   GetForeignColumnOptions(relid, att->attnum));
+		appendStringInfoChar(&json, '}');
+		separator = ", ";
+	}
+	appendStringInfoString(&json, "]}");
+	table_close(rel, NoLock);
+	return json.data;
+}
+
+/*
+ * Refuse input columns whose equality says "equal" to texts that a model
+ * would tell apart.
+ */
+static void
+check_equality(ModelTable *table, ModelColumn *column)
+{
+	Oid			base = getBaseType(column->typid);
+	const char *type = format_type_be(base);
+
+	if (!column->input)
+		return;
+	if (base == BPCHAROID || strcmp(type, "citext") == 0 ||
+		pg_str_endswith(type, ".citext"))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have type %s",
+						column->name, table->name, type),
+				 errdetail("Its equality ignores differences that the model would see."),
+				 errhint("Use type text.")));
+	if (OidIsValid(column->collation) &&
+		!get_collation_isdeterministic(column->collation))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
+						column->name, table->name),
+				 errhint("Use a deterministic collation, such as \"C\".")));
+}
+
+/* Fill one column from its entry of Python's description and the catalogs. */
+static void
+read_column(ModelTable *table, ModelColumn *column, TupleDesc desc,
+			PyObject *entry)
+{
+	Form_pg_attribute att;
+
+	column->attnum = PyLong_AsLong(PyTuple_GetItem(entry, 0));
+	column->input =
+		*model_python_string(PyTuple_GetItem(entry, 1)) == 'i';
+	column->kind = *model_python_string(PyTuple_GetItem(entry, 2));
+	column->optional = PyObject_IsTrue(PyTuple_GetItem(entry, 3));
+	if (column->attnum < 1 || column->attnum > desc->natts)
+		elog(ERROR, "column %d of \"%s\" is not known", column->attnum,
+			 table->name);
+	att = TupleDescAttr(desc, column->attnum - 1);
+	column->name = pstrdup(NameStr(att->attname));
+	column->typid = att->atttypid;
+	column->typmod = att->atttypmod;
+	column->collation = att->attcollation;
+	column->natural = model_kind_type(column->kind);
+	check_equality(table, column);
+}
+
+/* Fill the table from Python's description. */
+static void
+read_description(ModelTable *table, PyObject *description)
+{
+	PyObject   *columns = PyTuple_GetItem(description, 0);
+	Relation	rel = table_open(table->relid, NoLock);
+
+	table->name = pstrdup(RelationGetRelationName(rel));
+	table->ncolumns = PyList_Size(columns);
+	table->columns = palloc0(sizeof(ModelColumn) * (table->ncolumns + 1));
+	for (int i = 0; i < table->ncolumns; i++)
+		read_column(table, &table->columns[i], RelationGetDescr(rel),
+					PyList_GetItem(columns, i));
+	table_close(rel, NoLock);
+	table->batch_size = PyLong_AsLong(PyTuple_GetItem(description, 1));
+	table->max_in_flight = PyLong_AsLong(PyTuple_GetItem(description, 2));
+	table->row_cost = PyFloat_AsDouble(PyTuple_GetItem(description, 3));
+	table->model = model_python_string(PyTuple_GetItem(description, 4));
+	table->version = model_python_string(PyTuple_GetItem(description, 5));
+	table->endpoint = model_python_string(PyTuple_GetItem(description, 6));
+}
+
+/*
+ * Describe a table as "userid" sees it (InvalidOid: the current user).
+ *
+ * Waits for the model's metadata where the table's options leave something
+ * open; may be interrupted there.
+ */
+ModelTable *
+model_table_describe(Oid relid, Oid userid)
+{
+	ModelTable *table = palloc0(sizeof(ModelTable));
+	PyObject   *ticket;
+	PyObject   *volatile description = NULL;
+
+	table->relid = relid;
+	table->userid = OidIsValid(userid) ? userid : GetUserId();
+	model_python_start();
+	ticket = model_python_call(HOST_DESCRIBE,
+							   Py_BuildValue("(N)", model_python_json(model_table_json(relid, table->userid))));
+	PG_TRY();
+	{
+		description = model_python_finish(ticket);
+		read_description(table, description);
+	}
+	PG_FINALLY();
+	{
+		model_python_release(description);
+		model_python_drop(ticket, HOST_CANCEL);
+	}
+	PG_END_TRY();
+	return table;
+}
