@@ -1,0 +1,47 @@
+# The front door: every target prepares what it needs. "make" alone lists them.
+#   PYTHON   the interpreter to embed and to build with (default: the system's)
+#   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
+
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+PG_CONFIG ?=
+ARGS ?=
+
+# In the environment rather than in a file: the checkout may be read-only to somebody.
+DEV = PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m dev
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo up down psql test lint bench build install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+
+demo: ## from a bare checkout to predictions on screen
+	@$(DEV) demo
+
+up: ## start PostgreSQL and Triton and leave them running; addresses in .run/env
+	@$(DEV) up
+
+down: ## stop what "make up" started
+	@$(DEV) down
+
+psql: ## open a session on the servers of "make up" (ARGS)
+	@$(DEV) psql $(ARGS)
+
+test: ## run all tests (ARGS)
+	@$(DEV) test $(ARGS)
+
+lint: ## check style, types and C warnings
+	@$(DEV) lint
+
+bench: ## run the benchmark (ARGS)
+	@$(DEV) bench $(ARGS)
+
+build: ## install and build everything, start nothing
+	@$(DEV) build
+
+install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
+	@$(DEV) install "$(PG_CONFIG)"
+
+clean: ## stop the servers and remove all state
+	@$(DEV) clean

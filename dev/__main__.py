@@ -1,0 +1,153 @@
+"""The targets of the Makefile: python3 -m dev TARGET [ARGUMENTS]."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+if sys.version_info < (3, 10):
+    sys.exit(f"Python 3.10 or newer is needed, {sys.executable} is older: make PYTHON=/path/to/python3")
+
+from dev import build, checks, environments, models, prerequisites, up
+from dev.demo import demo
+from dev.places import CHECKOUT, Places, find_places, tool_environment
+from dev.screen import Failure, say, step
+
+Target = Callable[[Places, Sequence[str]], int]
+
+
+def prepare(places: Places) -> None:
+    """Install, build and train what is missing or out of date."""
+    prerequisites.check(places.account)
+    places.create()
+    with places.locked():
+        environments.ensure(places)
+        build.build(places)
+        models.ensure(places)
+
+
+def run_build(places: Places, arguments: Sequence[str]) -> int:
+    """Prepare everything, start nothing."""
+    prepare(places)
+    return 0
+
+
+def run_demo(places: Places, arguments: Sequence[str]) -> int:
+    """Show predictions."""
+    prepare(places)
+    demo(places)
+    return 0
+
+
+def run_up(places: Places, arguments: Sequence[str]) -> int:
+    """Start the servers and leave them running."""
+    prepare(places)
+    with places.locked():
+        up.up(places)
+    return 0
+
+
+def run_down(places: Places, arguments: Sequence[str]) -> int:
+    """Stop the servers."""
+    places.create()
+    with places.locked():
+        up.down(places)
+    return 0
+
+
+def run_psql(places: Places, arguments: Sequence[str]) -> int:
+    """Become psql, connected to the running server."""
+    # The embedded psql brings its own terminal library, which does not know where Debian's data lie.
+    terminals = {"TERMINFO_DIRS": "/etc/terminfo:/lib/terminfo:/usr/share/terminfo"}
+    environment = {**tool_environment(), **terminals, **up.read_env(places)}
+    psql = str(places.bindir / "psql")
+    os.execve(psql, [psql, *arguments], environment)
+
+
+def run_test(places: Places, arguments: Sequence[str]) -> int:
+    """Run the tests."""
+    prepare(places)
+    return checks.run_tests(places, arguments)
+
+
+def run_lint(places: Places, arguments: Sequence[str]) -> int:
+    """Run the linters."""
+    prepare(places)
+    return checks.lint(places)
+
+
+def run_bench(places: Places, arguments: Sequence[str]) -> int:
+    """Run the benchmark."""
+    prepare(places)
+    return checks.run_benchmark(places, arguments)
+
+
+def run_install(places: Places, arguments: Sequence[str]) -> int:
+    """Install into the PostgreSQL whose pg_config is the argument."""
+    if len(arguments) != 1 or not arguments[0]:
+        raise Failure("PG_CONFIG is not set", hint="make install PG_CONFIG=/path/to/pg_config")
+    pg_config = shutil.which(arguments[0])
+    if pg_config is None:
+        raise Failure(f'"{arguments[0]}" is not a program', hint="PG_CONFIG=/path/to/pg_config")
+    build.install(Path(pg_config), Path(sys.executable))
+    return 0
+
+
+def run_clean(places: Places, arguments: Sequence[str]) -> int:
+    """Stop the servers and remove all state."""
+    if not places.run.exists():
+        return 0
+    with places.locked():
+        up.stop_all(places)
+        with step("removing .run"):
+            shutil.rmtree(places.home, ignore_errors=True)
+            shutil.rmtree(places.run, ignore_errors=True)
+    return 0
+
+
+TARGETS: dict[str, Target] = {
+    "build": run_build,
+    "demo": run_demo,
+    "up": run_up,
+    "down": run_down,
+    "psql": run_psql,
+    "test": run_test,
+    "lint": run_lint,
+    "bench": run_bench,
+    "install": run_install,
+    "clean": run_clean,
+}
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Turn a signal into an exception, so that servers are stopped on the way out."""
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    """Run the target that the command line names."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.stderr.write(f"usage: python3 -m dev {{{','.join(TARGETS)}}} [ARGUMENTS]\n")
+        return 2
+    # What is made here must be readable by the servers' user, whatever the caller's umask is.
+    os.umask(0o022)
+    os.chdir(CHECKOUT)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    try:
+        return TARGETS[sys.argv[1]](find_places(), sys.argv[2:])
+    except Failure as failure:
+        say(f"make {sys.argv[1]}: {failure}")
+        return 1
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

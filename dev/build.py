@@ -1,0 +1,155 @@
+"""Build the C library and the Python package in copies of the sources, and install both.
+
+The checkout stays clean, and every PostgreSQL has objects of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dev.environments import write_last
+from dev.places import CHECKOUT, Places, tool_environment
+from dev.screen import Failure, run_logged, step
+
+NATIVE = ("fdw/native", "sql")
+PACKAGE = ("fdw", "sql", "setup.py", "pyproject.toml", "README.md")
+PRODUCTS = {".o", ".so", ".bc"}
+
+
+def build(places: Places) -> None:
+    """Bring the embedded PostgreSQL and the virtual environment up to date with the sources."""
+    python = places.venv_python
+    if changed(stamp := places.venv / "native.stamp", digest := digest_of(files_of(NATIVE))):
+        with step("building the C library"):
+            log = places.log / "native.log"
+            make_native(places.build, log, places.pg_config, python, [], "all", "install")
+        write_last(stamp, digest)
+    if changed(stamp := places.venv / "package.stamp", digest := digest_of(package_files())):
+        with step("installing the Python package"):
+            log = places.log / "package.log"
+            install_package(places.build, log, python, ["--no-deps", "--no-build-isolation"])
+        write_last(stamp, digest)
+
+
+def build_strictly(places: Places) -> None:
+    """Build the C library with every warning an error, and install nothing."""
+    log = places.log / "strict.log"
+    variables = ["WERROR=1"]
+    make_native(places.build, log, places.pg_config, places.venv_python, variables, "all")
+
+
+def changed(stamp: Path, digest: str) -> bool:
+    """Compare a digest with the one of the last installation."""
+    return not stamp.exists() or stamp.read_text() != digest
+
+
+def files_of(names: Iterable[str]) -> list[Path]:
+    """List the source files below the named parts of the checkout."""
+    roots = [CHECKOUT / name for name in names]
+    found = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*"))]
+    sources = (path for path in found if path.is_file() and path.suffix not in PRODUCTS)
+    return sorted(path for path in sources if "__pycache__" not in path.parts)
+
+
+def package_files() -> list[Path]:
+    """List the sources of the Python package, which the C library is no part of."""
+    return [path for path in files_of(PACKAGE) if "native" not in path.parts]
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Digest the names and contents of sources."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(CHECKOUT)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def make_native(build: Path, log: Path, pg_config: Path, python: Path, variables: Sequence[str], *targets: str) -> None:
+    """Run the Makefile of the C library in a copy that belongs to this PostgreSQL and this Python."""
+    makefile = CHECKOUT / "fdw" / "native" / "Makefile"
+    if not makefile.exists():
+        raise Failure("fdw/native/Makefile is missing: the checkout is not complete")
+    recipe = [version(pg_config), version(python), makefile.read_text(), *variables]
+    key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:8]
+    target = build / f"native-{key}"
+    mirror(files_of(NATIVE), target)
+    run_logged(
+        [
+            "make",
+            f"--jobs={os.cpu_count() or 1}",
+            f"--directory={target / 'fdw' / 'native'}",
+            f"PG_CONFIG={pg_config}",
+            f"PYTHON={python}",
+            *variables,
+            *targets,
+        ],
+        log,
+        "could not build the C library",
+        environment=tool_environment(),
+    )
+
+
+def version(program: Path) -> str:
+    """Tell a program by its path and by its version: either may change behind the other."""
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    return f"{program} {output}"
+
+
+def mirror(sources: Sequence[Path], target: Path) -> None:
+    """Make a directory hold the sources and nothing else but products; unchanged files keep their age."""
+    wanted = {target / path.relative_to(CHECKOUT): path for path in sources}
+    for path in list(target.rglob("*")):
+        if path.is_file() and path.suffix not in PRODUCTS and path not in wanted:
+            path.unlink()
+    for copy, path in wanted.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists() or copy.read_bytes() != path.read_bytes():
+            shutil.copyfile(path, copy)
+
+
+def install_package(build: Path, log: Path, python: Path, options: Sequence[str]) -> None:
+    """Install the Python package from a fresh copy: setuptools litters where it builds."""
+    target = build / "package"
+    shutil.rmtree(target, ignore_errors=True)
+    mirror(package_files(), target)
+    run_logged(
+        [python, "-m", "pip", "install", "--no-input", "--force-reinstall", *options, target],
+        log,
+        "could not install the Python package",
+        environment=tool_environment(),
+    )
+
+
+def install(pg_config: Path, python: Path) -> None:
+    """Install into a PostgreSQL and a Python that are already there.
+
+    Nothing is written into the checkout, so that "sudo make install" leaves no file of root's in it.
+    """
+    refuse_managed(python)
+    build = Path(tempfile.mkdtemp(prefix="model_fdw-install-"))
+    with step(f"building the C library for {pg_config}"):
+        make_native(build, build / "native.log", pg_config, python, [], "all", "install")
+    with step(f"installing the Python package and what it needs for {python}"):
+        install_package(build, build / "package.log", python, [])
+    shutil.rmtree(build)
+
+
+def refuse_managed(python: Path) -> None:
+    """Refuse an interpreter whose packages belong to the system's package manager (PEP 668)."""
+    check = (
+        "import os, sys, sysconfig\n"
+        "marker = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
+        "sys.exit(sys.prefix == sys.base_prefix and os.path.exists(marker))"
+    )
+    if subprocess.run([python, "-I", "-c", check], check=False).returncode != 0:
+        raise Failure(
+            f"the packages of {python} belong to the system's package manager",
+            hint="python3 -m venv /opt/model_fdw && make install PG_CONFIG=... PYTHON=/opt/model_fdw/bin/python",
+        )

@@ -1,0 +1,69 @@
+"""Run the tests, the linters and the benchmark inside the project's virtual environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dev.build import build_strictly
+from dev.places import CHECKOUT, Places, tool_environment
+from dev.screen import Failure, say, step
+
+
+def run_tests(places: Places, arguments: Sequence[str]) -> int:
+    """Run pytest on the paths among the arguments, else on all tests; return its exit status."""
+    paths = [word for word in arguments if Path(word.partition("::")[0]).exists()]
+    return run_module(places, "pytest", *([] if paths else ["tests"]), *arguments)
+
+
+def run_benchmark(places: Places, arguments: Sequence[str]) -> int:
+    """Run bench/run.py; return its exit status."""
+    script = CHECKOUT / "bench" / "run.py"
+    if not script.exists():
+        raise Failure("bench/run.py is missing: the checkout is not complete")
+    return run_python(places, str(script), *arguments)
+
+
+def lint(places: Places) -> int:
+    """Run every check, also after one has failed; return 1 where any has."""
+    checks: dict[str, Callable[[], int]] = {
+        "ruff check": lambda: run_module(places, "ruff", "check", "."),
+        "ruff format": lambda: run_module(places, "ruff", "format", "--check", "."),
+        "mypy": lambda: run_module(places, "mypy", "-p", "fdw", "-p", "dev"),
+        "C warnings": lambda: lint_native(places),
+    }
+    failed = []
+    for name, check in checks.items():
+        say(f"{name}:")
+        if check() != 0:
+            failed.append(name)
+    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def lint_native(places: Places) -> int:
+    """Build the C library with warnings as errors; show what the compiler says."""
+    try:
+        with step("building the C library with warnings as errors"):
+            build_strictly(places)
+    except Failure as failure:
+        say(str(failure))
+        return 1
+    return 0
+
+
+def run_module(places: Places, module: str, *arguments: str) -> int:
+    """Run a module of the virtual environment on the terminal; return its exit status."""
+    return run_python(places, "-m", module, *arguments)
+
+
+def run_python(places: Places, *arguments: str) -> int:
+    """Run the virtual environment's Python in the checkout, where "import dev" works."""
+    environment = {**tool_environment(), "PYTHONPATH": str(CHECKOUT)}
+    for name in ("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    command: list[str | Path] = [places.venv_python, *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
