@@ -197,17 +197,22 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	ModelTable *table = rel->fdw_private;
 	ModelBindings bindings;
+	ModelBindings best;
 	List	   *sources = NIL;
 	List	   *done = NIL;
 	List	   *clauses;
 	ListCell   *cell;
-	bool		bound;
 
-	bound = model_bind(root, rel, table, NULL, NIL, true, &bindings);
-	add_scan_path(root, rel, &bindings, rel->lateral_relids);
-	if (bound)
+	if (model_bind(root, rel, table, NULL, NIL, true, &bindings))
+	{
+		add_scan_path(root, rel, &bindings, rel->lateral_relids);
 		return;
+	}
 	clauses = join_clauses(root, rel, table, &sources);
+	/* the error names an input that no join binds either, if there is one */
+	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
+		bindings.unbound = best.unbound;
+	add_scan_path(root, rel, &bindings, rel->lateral_relids);
 	foreach(cell, sources)
 	{
 		Relids		required;
@@ -608,6 +613,13 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 
 	model_explain_table(state->table, es);
+	if (state->unbound)
+	{
+		ExplainPropertyText("Unbound Input",
+							model_table_column(state->table,
+											   state->unbound)->name, es);
+		return;
+	}
 	model_explain_bindings(state->table,
 						   list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS),
 						   list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES),
