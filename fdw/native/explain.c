@@ -69,25 +69,38 @@ model_explain_quals(const char *label, List *quals, PlanState *planstate,
 
 /* Show what was sent and, with timing, where the time went. */
 void
-model_explain_counters(ModelCounters *counters, ExplainState *es)
+model_explain_counters(int64 *counters, ExplainState *es)
 {
+	static const struct
+	{
+		const char *label;
+		ModelCounter counter;
+	}			counts[] = {
+		{"Batches", COUNT_BATCHES},
+		{"Rows Sent", COUNT_ROWS_SENT},
+		{"Largest Batch", COUNT_LARGEST_BATCH},
+		{"Rows Not Sent", COUNT_ROWS_UNMATCHED},
+	},
+				times[] = {
+		{"Gather Time", COUNT_GATHER_TIME},
+		{"Submit Time", COUNT_SUBMIT_TIME},
+		{"Wait Time", COUNT_WAIT_TIME},
+		{"Decode Time", COUNT_DECODE_TIME},
+	};
+
 	if (!es->analyze)
 		return;
-	ExplainPropertyInteger("Batches", NULL, counters->batches, es);
-	ExplainPropertyInteger("Rows Sent", NULL, counters->rows_sent, es);
-	ExplainPropertyInteger("Largest Batch", NULL, counters->largest_batch,
-						   es);
-	if (counters->rows_unmatched > 0 || es->format != EXPLAIN_FORMAT_TEXT)
-		ExplainPropertyInteger("Rows Not Sent", NULL,
-							   counters->rows_unmatched, es);
+	for (int i = 0; i < lengthof(counts); i++)
+	{
+		int64		value = counters[counts[i].counter];
+
+		if (value > 0 || counts[i].counter != COUNT_ROWS_UNMATCHED ||
+			es->format != EXPLAIN_FORMAT_TEXT)
+			ExplainPropertyInteger(counts[i].label, NULL, value, es);
+	}
 	if (!es->timing)
 		return;
-	ExplainPropertyFloat("Gather Time", "ms",
-						 INSTR_TIME_GET_MILLISEC(counters->gather), 3, es);
-	ExplainPropertyFloat("Submit Time", "ms",
-						 INSTR_TIME_GET_MILLISEC(counters->submit), 3, es);
-	ExplainPropertyFloat("Wait Time", "ms",
-						 INSTR_TIME_GET_MILLISEC(counters->wait), 3, es);
-	ExplainPropertyFloat("Decode Time", "ms",
-						 INSTR_TIME_GET_MILLISEC(counters->decode), 3, es);
+	for (int i = 0; i < lengthof(times); i++)
+		ExplainPropertyFloat(times[i].label, "ms",
+							 counters[times[i].counter] / 1000.0, 3, es);
 }

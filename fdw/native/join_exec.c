@@ -18,6 +18,7 @@
 #include "model_fdw.h"
 
 #include "access/htup_details.h"
+#include "access/parallel.h"
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "miscadmin.h"
@@ -83,6 +84,8 @@ typedef struct ModelJoinState
 	TupleDesc	wholerow_desc;
 	bool		keeps_references;	/* is a kept column passed by reference? */
 	bool		gate_checked;
+	SharedCounters *shared;		/* in a parallel query: the workers' counters */
+	int64		workers[NCOUNTERS]; /* ... as they were when it ended */
 } ModelJoinState;
 
 static void model_join_begin(CustomScanState *node, EState *estate,
@@ -90,6 +93,13 @@ static void model_join_begin(CustomScanState *node, EState *estate,
 static TupleTableSlot *model_join_exec(CustomScanState *node);
 static void model_join_end(CustomScanState *node);
 static void model_join_rescan(CustomScanState *node);
+static void model_join_shutdown(CustomScanState *node);
+static Size model_join_estimate_dsm(CustomScanState *node,
+									ParallelContext *context);
+static void model_join_init_dsm(CustomScanState *node,
+								ParallelContext *context, void *coordinate);
+static void model_join_init_worker(CustomScanState *node, shm_toc *toc,
+								   void *coordinate);
 static void model_join_explain(CustomScanState *node, List *ancestors,
 							   ExplainState *es);
 
@@ -104,6 +114,10 @@ static const CustomExecMethods model_join_exec_methods = {
 	.ExecCustomScan = model_join_exec,
 	.EndCustomScan = model_join_end,
 	.ReScanCustomScan = model_join_rescan,
+	.ShutdownCustomScan = model_join_shutdown,
+	.EstimateDSMCustomScan = model_join_estimate_dsm,
+	.InitializeDSMCustomScan = model_join_init_dsm,
+	.InitializeWorkerCustomScan = model_join_init_worker,
 	.ExplainCustomScan = model_join_explain,
 };
 
@@ -427,7 +441,7 @@ gather_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows)
 		check_before(state, outer, values);
 	if (!match)
 	{
-		state->stream->counters.rows_unmatched++;
+		model_stream_count(state->stream, COUNT_ROWS_UNMATCHED, 1);
 		if (drops_unmatched(state))
 			return true;
 	}
@@ -701,6 +715,66 @@ model_join_end(CustomScanState *node)
 	ExecEndNode(state->outer);
 }
 
+/* ---- parallel query ---- */
+
+/*
+ * The workers of a parallel query share the outer rows, as their partial plan
+ * says; nothing of ours needs coordination but the counters for EXPLAIN.
+ */
+
+/* Custom scan callback: shared memory for the counters. */
+static Size
+model_join_estimate_dsm(CustomScanState *node, ParallelContext *context)
+{
+	return sizeof(SharedCounters);
+}
+
+/* Custom scan callback: the leader makes the counters. */
+static void
+model_join_init_dsm(CustomScanState *node, ParallelContext *context,
+					void *coordinate)
+{
+	ModelJoinState *state = (ModelJoinState *) node;
+
+	state->shared = coordinate;
+	for (int i = 0; i < NCOUNTERS; i++)
+		pg_atomic_init_u64(&state->shared->values[i], 0);
+}
+
+/* Custom scan callback: a worker finds the counters. */
+static void
+model_join_init_worker(CustomScanState *node, shm_toc *toc, void *coordinate)
+{
+	((ModelJoinState *) node)->stream->shared = coordinate;
+}
+
+/*
+ * Custom scan callback: resources will be released soon.  A cursor may go on
+ * after this, so nothing is cancelled; but the shared memory goes away before
+ * EXPLAIN asks, so the leader reads it now.
+ */
+static void
+model_join_shutdown(CustomScanState *node)
+{
+	ModelJoinState *state = (ModelJoinState *) node;
+
+	if (state->shared == NULL)
+		return;
+	for (int i = 0; i < NCOUNTERS; i++)
+		state->workers[i] = pg_atomic_read_u64(&state->shared->values[i]);
+}
+
+/* The counters of this process and of the workers together. */
+static void
+total_counters(ModelJoinState *state, int64 *totals)
+{
+	for (int i = 0; i < NCOUNTERS; i++)
+		totals[i] = state->stream->counters[i] + state->workers[i];
+	totals[COUNT_LARGEST_BATCH] =
+		Max(state->stream->counters[COUNT_LARGEST_BATCH],
+			state->workers[COUNT_LARGEST_BATCH]);
+}
+
 /* Custom scan callback: EXPLAIN. */
 static void
 model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
@@ -727,5 +801,10 @@ model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	model_explain_quals("One-Time Filter", list_nth(exprs, JOIN_EXPR_GATE),
 						ps, ancestors, es);
 	if (state->stream)
-		model_explain_counters(&state->stream->counters, es);
+	{
+		int64		totals[NCOUNTERS];
+
+		total_counters(state, totals);
+		model_explain_counters(totals, es);
+	}
 }

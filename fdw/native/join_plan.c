@@ -23,7 +23,8 @@
 #include "model_fdw.h"
 
 #include "access/sysattr.h"
-#include "catalog/pg_type.h"
+#include "catalog/pg_am_d.h"
+#include "commands/defrem.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/cost.h"
@@ -49,6 +50,7 @@ typedef struct ModelJoinPath
 
 static set_join_pathlist_hook_type previous_join_hook = NULL;
 static set_rel_pathlist_hook_type previous_rel_hook = NULL;
+static get_relation_info_hook_type previous_info_hook = NULL;
 
 static Plan *plan_model_join(PlannerInfo *root, RelOptInfo *joinrel,
 							 CustomPath *path, List *tlist, List *clauses,
@@ -101,29 +103,41 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	return moved;
 }
 
-/* Cost a Model Join over "outer". */
+/*
+ * Cost a Model Join over "outer".
+ *
+ * Workers divide the outer plan's work among them but not the server's: each
+ * is charged for all rows' inference, and for its own start.
+ */
 static void
 cost_model_join(Path *path, Path *outer, ModelTable *table)
 {
-	double		rows = outer->rows;
-	double		requests = ceil(rows / table->batch_size);
+	double		rows = path->parallel_aware ? outer->parent->rows : outer->rows;
+	double		requests = Max(1, ceil(rows / table->batch_size));
 	QualCost   *target = &path->pathtarget->cost;
+	Cost		start = outer->startup_cost + target->startup +
+		(path->parallel_aware ? MODEL_WORKER_COST : 0);
 
-	path->startup_cost = outer->startup_cost + target->startup +
-		MODEL_REQUEST_COST +
+	path->startup_cost = start + MODEL_REQUEST_COST +
 		Min(rows, MODEL_FIRST_BATCH) * table->row_cost;
-	path->total_cost = outer->total_cost + target->startup +
-		MODEL_REQUEST_COST * Max(requests, 1) + rows * table->row_cost +
+	path->total_cost = start + outer->total_cost - outer->startup_cost +
+		requests * MODEL_REQUEST_COST + rows * table->row_cost +
 		path->rows * target->per_tuple;
 #if PG_VERSION_NUM >= 180000
 	path->disabled_nodes = outer->disabled_nodes;
 #endif
 }
 
-/* Make the path of a Model Join over one path of the outer side. */
-static void
-add_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
-			  ModelJoinPath *template, JoinPathExtraData *extra)
+/*
+ * Make the path of a Model Join over one path of the outer side.
+ *
+ * Only over a partial path may it run in workers: a whole Model Join in each
+ * of them would ask once per worker.
+ */
+static Path *
+make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+			   ModelJoinPath *template, JoinPathExtraData *extra,
+			   bool partial)
 {
 	ModelJoinPath *join = palloc(sizeof(ModelJoinPath));
 	Path	   *path = &join->path.path;
@@ -137,8 +151,8 @@ add_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 											 required, extra,
 											 &path->param_info),
 							   join->filter);
-	/* a whole Model Join in each worker would ask once per worker */
-	path->parallel_safe = false;
+	path->parallel_safe = path->parallel_aware = partial;
+	path->parallel_workers = partial ? outer->parallel_workers : 0;
 	path->rows = clamp_row_est(joinrel->rows * outer->rows /
 							   outer->parent->rows);
 	path->pathkeys = outer->pathkeys;
@@ -146,7 +160,36 @@ add_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	join->path.custom_paths = list_make1(outer);
 	join->path.methods = &model_join_path_methods;
 	cost_model_join(path, outer, join->rel->fdw_private);
-	add_path(joinrel, path);
+	return path;
+}
+
+/* Add a Model Join over every path of the outer side. */
+static void
+add_join_paths(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
+			   ModelJoinPath *join, JoinPathExtraData *extra)
+{
+	ListCell   *cell;
+
+	foreach(cell, outer->pathlist)
+	{
+		Path	   *path = lfirst(cell);
+
+		if (!bms_overlap(PATH_REQ_OUTER(path), join->rel->relids))
+			add_path(joinrel, make_join_path(root, joinrel, path, join, extra,
+											 false));
+	}
+	if (!joinrel->consider_parallel ||
+		!bms_is_empty(joinrel->lateral_relids))
+		return;
+	foreach(cell, outer->partial_pathlist)
+	{
+		Path	   *path = lfirst(cell);
+
+		if (PATH_REQ_OUTER(path) == NULL)
+			add_partial_path(joinrel,
+							 make_join_path(root, joinrel, path, join, extra,
+											true));
+	}
 }
 
 /*
@@ -205,7 +248,6 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 {
 	ModelJoinPath join = {0};
 	List	   *clauses;
-	ListCell   *cell;
 
 	if (previous_join_hook)
 		previous_join_hook(root, joinrel, outer, inner, jointype, extra);
@@ -238,17 +280,12 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 							   extra->sjinfo);
 
 		if (unique)
-			add_join_path(root, joinrel, unique, &join, extra);
+			add_path(joinrel, make_join_path(root, joinrel, unique, &join,
+											 extra, false));
 		return;
 	}
 	joinrel->rows = estimate_rows(root, &join, outer->rows, extra->sjinfo);
-	foreach(cell, outer->pathlist)
-	{
-		Path	   *path = lfirst(cell);
-
-		if (!bms_overlap(PATH_REQ_OUTER(path), inner->relids))
-			add_join_path(root, joinrel, path, &join, extra);
-	}
+	add_join_paths(root, joinrel, outer, &join, extra);
 }
 
 /*
@@ -267,6 +304,70 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 		return;
 	foreach(cell, rel->joininfo)
 		lfirst_node(RestrictInfo, cell)->pseudoconstant = false;
+}
+
+/* Describe one key column of the index below; false: it has no equality. */
+static bool
+set_index_key(IndexOptInfo *index, int key, ModelColumn *column)
+{
+	Oid			opclass = GetDefaultOpClass(getBaseType(column->typid),
+											BTREE_AM_OID);
+	Var		   *var;
+
+	if (!OidIsValid(opclass))
+		return false;
+	var = makeVar(index->rel->relid, column->attnum, column->typid,
+				  column->typmod, column->collation, 0);
+	index->indexkeys[key] = column->attnum;
+	index->indexcollations[key] = column->collation;
+	index->opfamily[key] = get_opclass_family(opclass);
+	index->opcintype[key] = get_opclass_input_type(opclass);
+	index->indextlist = lappend(index->indextlist,
+								makeTargetEntry((Expr *) var, key + 1, NULL,
+												false));
+	return true;
+}
+
+/*
+ * A model has at most one row per combination of inputs.  The planner learns
+ * this from a unique index on them that does not exist: a left join whose
+ * outputs nobody reads is removed, a semijoin becomes an inner join.
+ */
+static void
+add_unique_index(RelOptInfo *rel, ModelTable *table)
+{
+	IndexOptInfo *index = makeNode(IndexOptInfo);
+	int			n = 0;
+
+	index->rel = rel;
+	index->indexkeys = palloc0(sizeof(int) * table->ncolumns);
+	index->indexcollations = palloc0(sizeof(Oid) * table->ncolumns);
+	index->opfamily = palloc0(sizeof(Oid) * table->ncolumns);
+	index->opcintype = palloc0(sizeof(Oid) * table->ncolumns);
+	index->canreturn = palloc0(sizeof(bool) * table->ncolumns);
+	for (int i = 0; i < table->ncolumns; i++)
+		if (table->columns[i].input &&
+			!set_index_key(index, n++, &table->columns[i]))
+			return;
+	if (n == 0)
+		return;
+	index->ncolumns = index->nkeycolumns = n;
+	index->unique = index->immediate = true;
+	index->hypothetical = true;
+	index->relam = BTREE_AM_OID;
+	index->pages = 1;
+	index->tuples = 1;
+	rel->indexlist = lappend(rel->indexlist, index);
+}
+
+/* Planner hook: tell the planner that a model's inputs are unique. */
+static void
+info_hook(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
+{
+	if (previous_info_hook)
+		previous_info_hook(root, relid, inhparent, rel);
+	if (!inhparent && model_is_table(rel))
+		add_unique_index(rel, model_table_of(rel, relid));
 }
 
 /* ---- plan ---- */
@@ -519,4 +620,6 @@ model_join_plan_init(void)
 	set_join_pathlist_hook = join_hook;
 	previous_rel_hook = set_rel_pathlist_hook;
 	set_rel_pathlist_hook = rel_hook;
+	previous_info_hook = get_relation_info_hook;
+	get_relation_info_hook = info_hook;
 }

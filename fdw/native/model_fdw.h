@@ -31,6 +31,7 @@
 #include "foreign/fdwapi.h"
 #include "nodes/extensible.h"
 #include "nodes/pathnodes.h"
+#include "port/atomics.h"
 #include "portability/instr_time.h"
 
 /* limits of the settings; the table options' limits are in fdw/options.py */
@@ -42,8 +43,9 @@
  * "row_cost".  One request per outer row must lose to the Model Join whatever
  * Memoize hopes for, and a scan that cannot run must lose to everything.
  */
-#define MODEL_REQUEST_COST		1000.0
+#define MODEL_REQUEST_COST		200.0
 #define MODEL_PER_ROW_COST		1e7
+#define MODEL_WORKER_COST		25000.0 /* a worker imports Python's modules */
 #define MODEL_UNBOUND_COST		1e25
 #define MODEL_UNBOUND_DISABLED	1000000
 
@@ -119,6 +121,7 @@ typedef struct ModelTable
 } ModelTable;
 
 extern ModelTable *model_table_describe(Oid relid, Oid userid);
+extern ModelTable *model_table_of(RelOptInfo *rel, Oid relid);
 extern char *model_table_json(Oid relid, Oid userid);
 extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
 extern bool model_is_table(RelOptInfo *rel);
@@ -185,18 +188,25 @@ typedef struct ModelBatch
 	void	   *rows;			/* the caller's rows */
 } ModelBatch;
 
-/* what EXPLAIN ANALYZE shows */
-typedef struct ModelCounters
+/* what EXPLAIN ANALYZE shows; times in microseconds */
+typedef enum ModelCounter
 {
-	int64		batches;
-	int64		rows_sent;
-	int64		largest_batch;
-	int64		rows_unmatched; /* a NULL input or a condition on inputs */
-	instr_time	gather;			/* outer rows, inputs, buffers */
-	instr_time	submit;			/* tensors, sending */
-	instr_time	wait;			/* for the server */
-	instr_time	decode;			/* answers to columns */
-} ModelCounters;
+	COUNT_BATCHES,
+	COUNT_ROWS_SENT,
+	COUNT_LARGEST_BATCH,
+	COUNT_ROWS_UNMATCHED,		/* a NULL input or a condition on inputs */
+	COUNT_GATHER_TIME,			/* outer rows, inputs, buffers */
+	COUNT_SUBMIT_TIME,			/* tensors, sending */
+	COUNT_WAIT_TIME,			/* for the server */
+	COUNT_DECODE_TIME,			/* answers to columns */
+	NCOUNTERS
+} ModelCounter;
+
+/* the counters of all parallel workers, in shared memory */
+typedef struct SharedCounters
+{
+	pg_atomic_uint64 values[NCOUNTERS];
+} SharedCounters;
 
 typedef struct ModelStream
 {
@@ -219,7 +229,8 @@ typedef struct ModelStream
 	Size		reserved;		/* memory of the batch before its first row */
 	ModelBatch *current;		/* the batch whose rows are being returned */
 	bool		exhausted;		/* no further rows to send */
-	ModelCounters counters;
+	int64		counters[NCOUNTERS];
+	SharedCounters *shared;		/* where a parallel worker counts, too */
 	MemoryContext context;
 	MemoryContextCallback callback;
 } ModelStream;
@@ -242,6 +253,8 @@ extern ModelBatch *model_stream_next(ModelStream *stream, ModelFill fill,
 extern Datum model_stream_output(ModelStream *stream, ModelBatch *batch,
 								 int output, int row, ExprContext *econtext,
 								 bool *isnull);
+extern void model_stream_count(ModelStream *stream, ModelCounter counter,
+							   int64 value);
 extern void model_stream_reset(ModelStream *stream);
 extern void model_stream_close(ModelStream *stream);
 
@@ -318,6 +331,6 @@ extern void model_explain_bindings(ModelTable *table, List *attnums,
 extern void model_explain_quals(const char *label, List *quals,
 								PlanState *planstate, List *ancestors,
 								ExplainState *es);
-extern void model_explain_counters(ModelCounters *counters, ExplainState *es);
+extern void model_explain_counters(int64 *counters, ExplainState *es);
 
 #endif							/* MODEL_FDW_H */

@@ -107,10 +107,9 @@ estimate_rows(PlannerInfo *root, ModelBindings *bindings)
 static void
 scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
-	ModelTable *table = model_table_describe(relid, rel->userid);
+	ModelTable *table = model_table_of(rel, relid);
 	ModelBindings bindings;
 
-	rel->fdw_private = table;
 	rel->tuples = 1;
 	rel->rows = 1;
 	if (model_bind(root, rel, table, NULL, NIL, true, &bindings))
@@ -537,7 +536,7 @@ scan_fill(void *arg, ModelBatch *batch)
 			positions += n;
 		}
 		else
-			stream->counters.rows_unmatched++;
+			model_stream_count(stream, COUNT_ROWS_UNMATCHED, 1);
 		if (!advance(state))
 		{
 			stream->exhausted = true;
@@ -628,7 +627,7 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 						list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
 						&node->ss.ps, NIL, es);
 	if (state->stream)
-		model_explain_counters(&state->stream->counters, es);
+		model_explain_counters(state->stream->counters, es);
 }
 
 /* Fill in the callbacks of plain scans. */

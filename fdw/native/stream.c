@@ -202,6 +202,49 @@ input_view(ModelInput *input, int nrows)
 												 PyBUF_READ));
 }
 
+/* Raise a shared maximum. */
+static void
+share_maximum(pg_atomic_uint64 *shared, uint64 value)
+{
+	uint64		known = pg_atomic_read_u64(shared);
+
+	while (known < value &&
+		   !pg_atomic_compare_exchange_u64(shared, &known, value))
+		;
+}
+
+/* Add to a counter; of the largest batch, keep the maximum. */
+void
+model_stream_count(ModelStream *stream, ModelCounter counter, int64 value)
+{
+	SharedCounters *shared = stream->shared;
+
+	if (counter == COUNT_LARGEST_BATCH)
+		stream->counters[counter] = Max(stream->counters[counter], value);
+	else
+		stream->counters[counter] += value;
+	if (shared == NULL)
+		return;
+	if (counter == COUNT_LARGEST_BATCH)
+		share_maximum(&shared->values[counter], value);
+	else
+		pg_atomic_fetch_add_u64(&shared->values[counter], value);
+}
+
+/* Add the time since "start" to a counter and move "start" to now. */
+static void
+count_time(ModelStream *stream, ModelCounter counter, instr_time *start)
+{
+	instr_time	now;
+	instr_time	passed;
+
+	INSTR_TIME_SET_CURRENT(now);
+	passed = now;
+	INSTR_TIME_SUBTRACT(passed, *start);
+	model_stream_count(stream, counter, INSTR_TIME_GET_MICROSEC(passed));
+	*start = now;
+}
+
 /* Send the rows that the buffers hold. */
 static void
 submit(ModelStream *stream, ModelBatch *batch)
@@ -216,21 +259,9 @@ submit(ModelStream *stream, ModelBatch *batch)
 	batch->ticket = model_python_call(HOST_SUBMIT,
 									  Py_BuildValue("(OiN)", stream->session,
 													stream->nrows, columns));
-	stream->counters.batches++;
-	stream->counters.rows_sent += batch->nrows;
-	stream->counters.largest_batch = Max(stream->counters.largest_batch,
-										 batch->nrows);
-}
-
-/* Add the time since "start" to a counter and move "start" to now. */
-static void
-count_time(instr_time *counter, instr_time *start)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_ACCUM_DIFF(*counter, now, *start);
-	*start = now;
+	model_stream_count(stream, COUNT_BATCHES, 1);
+	model_stream_count(stream, COUNT_ROWS_SENT, batch->nrows);
+	model_stream_count(stream, COUNT_LARGEST_BATCH, batch->nrows);
 }
 
 /* Fill and send the next batch; false when there are no more rows. */
@@ -250,13 +281,13 @@ fill_and_submit(ModelStream *stream, ModelFill fill, void *state)
 	stream->bytes = 0;
 	INSTR_TIME_SET_CURRENT(start);
 	filled = fill(state, batch);
-	count_time(&stream->counters.gather, &start);
+	count_time(stream, COUNT_GATHER_TIME, &start);
 	if (!filled)
 		return false;
 	batch->nrows = stream->nrows;
 	if (batch->nrows > 0)
 		submit(stream, batch);
-	count_time(&stream->counters.submit, &start);
+	count_time(stream, COUNT_SUBMIT_TIME, &start);
 	stream->in_flight++;
 	stream->target = Min((int64) stream->target * MODEL_BATCH_GROWTH,
 						 stream->table->batch_size);
@@ -277,14 +308,14 @@ finish(ModelStream *stream, ModelBatch *batch)
 	ticket = batch->ticket;
 	batch->ticket = NULL;
 	model_python_release(ticket);
-	count_time(&stream->counters.wait, &start);
+	count_time(stream, COUNT_WAIT_TIME, &start);
 	if (!PyList_Check(batch->result) ||
 		PyList_Size(batch->result) != stream->noutputs)
 		elog(ERROR, "unexpected number of output columns");
 	for (int i = 0; i < stream->noutputs; i++)
 		model_output_parse(&batch->outputs[i],
 						   PyList_GetItem(batch->result, i), batch->nrows);
-	count_time(&stream->counters.decode, &start);
+	count_time(stream, COUNT_DECODE_TIME, &start);
 }
 
 /*

@@ -201,3 +201,14 @@ model_table_describe(Oid relid, Oid userid)
 	PG_END_TRY();
 	return table;
 }
+
+/*
+ * The description of a relation that is being planned, made once a query.
+ */
+ModelTable *
+model_table_of(RelOptInfo *rel, Oid relid)
+{
+	if (rel->fdw_private == NULL)
+		rel->fdw_private = model_table_describe(relid, rel->userid);
+	return rel->fdw_private;
+}
