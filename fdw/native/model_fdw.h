@@ -71,6 +71,7 @@ typedef enum HostFunction
 	HOST_NFUNCTIONS
 } HostFunction;
 
+extern void model_python_preload(void);
 extern void model_python_start(void);
 extern PyObject *model_python_call(HostFunction function, PyObject *args);
 extern PyObject *model_python_json(const char *json);

@@ -10,6 +10,7 @@
  */
 #include "model_fdw.h"
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 PG_MODULE_MAGIC;
@@ -42,6 +43,8 @@ _PG_init(void)
 	EmitWarningsOnPlaceholders("model_fdw");
 #endif
 	model_join_plan_init();
+	if (process_shared_preload_libraries_in_progress)
+		model_python_preload();
 }
 
 /* SQL function: the callbacks of the foreign data wrapper. */

@@ -206,15 +206,18 @@ resolve_plpy(void)
 	return NULL;
 }
 
-/* Start the interpreter, unless another language already has. */
-static void
+/*
+ * Start the interpreter, unless another language already has.  Returns false,
+ * with "failure" set, if that is not possible.
+ */
+static bool
 start_interpreter(void)
 {
 	PyConfig	config;
 	PyStatus	status;
 
 	if (Py_IsInitialized())
-		return;
+		return true;
 	PyImport_AppendInittab("plpy", resolve_plpy);
 
 	/* isolated: the environment of the server's start must not steer it */
@@ -225,16 +228,15 @@ start_interpreter(void)
 	if (!PyStatus_Exception(status))
 		status = Py_InitializeFromConfig(&config);
 	PyConfig_Clear(&config);
-	if (PyStatus_Exception(status))
-	{
-		python_leave();
-		ereport(ERROR,
-				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("could not start Python from \"%s\"",
-						MODEL_FDW_PYTHON_HOME),
-				 errdetail("%s.", status.err_msg ? status.err_msg :
-						   "The reason is not known")));
-	}
+	if (!PyStatus_Exception(status))
+		return true;
+	memset(&failure, 0, sizeof(failure));
+	strlcpy(failure.sqlstate, "58000", sizeof(failure.sqlstate));
+	snprintf(failure.message, sizeof(failure.message),
+			 "could not start Python from \"%s\"", MODEL_FDW_PYTHON_HOME);
+	snprintf(failure.detail, sizeof(failure.detail), "%s.",
+			 status.err_msg ? status.err_msg : "The reason is not known");
+	return false;
 }
 
 /*
@@ -336,6 +338,55 @@ explain_missing_package(void)
 }
 
 /*
+ * In a child of the postmaster: let Python's own fork handlers run, so that
+ * random numbers, locks and thread identities are the child's own.
+ */
+static void
+after_fork(void)
+{
+	sigset_t	mask = saved_mask;
+
+	if (getppid() != PostmasterPid)
+		return;
+	python_enter();
+	PyOS_AfterFork_Child();
+	python_leave();
+	saved_mask = mask;
+}
+
+/*
+ * Import everything before the postmaster forks, so that a session's first
+ * query need not.  No thread may exist before the fork, so nothing is
+ * connected; and a server must start even if Python does not.
+ */
+void
+model_python_preload(void)
+{
+	PyObject   *host;
+	PyObject   *result = NULL;
+
+	python_enter();
+	if (start_interpreter())
+	{
+		host = import_host();
+		if (host)
+			result = PyObject_CallMethod(host, "preload", NULL);
+		Py_XDECREF(host);
+		if (result == NULL)
+			explain_missing_package();
+		Py_XDECREF(result);
+	}
+	python_leave();
+	if (Py_IsInitialized())
+		pthread_atfork(NULL, NULL, after_fork);
+	if (result == NULL)
+		ereport(WARNING,
+				(errmsg("could not preload the Python modules of model_fdw"),
+				 errdetail_internal("%s.", failure.message),
+				 failure.hint[0] ? errhint("%s", failure.hint) : 0));
+}
+
+/*
  * Start Python and the engine in this backend, once.
  *
  * A failed import may be cured while the session lives, so it is tried again
@@ -344,7 +395,7 @@ explain_missing_package(void)
 void
 model_python_start(void)
 {
-	PyObject   *host;
+	PyObject   *host = NULL;
 	int			bound = -1;
 
 	if (host_started)
@@ -358,13 +409,15 @@ model_python_start(void)
 					 errmsg("could not create an event descriptor: %m")));
 	}
 	python_enter();
-	start_interpreter();
-	host = import_host();
-	if (host)
-		bound = bind_host(host);
-	Py_XDECREF(host);
-	if (bound < 0)
-		explain_missing_package();
+	if (start_interpreter())
+	{
+		host = import_host();
+		if (host)
+			bound = bind_host(host);
+		Py_XDECREF(host);
+		if (bound < 0)
+			explain_missing_package();
+	}
 	python_leave();
 	if (bound < 0)
 		model_python_raise();
