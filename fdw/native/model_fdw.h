@@ -269,6 +269,7 @@ typedef struct ModelBindings
 	List	   *exact;			/* RestrictInfos that hold by the binding */
 	Relids		relids;			/* relations that the values read */
 	ModelColumn *unbound;		/* the first input that has no value */
+	bool		per_row;		/* a scan that runs once per outer row */
 } ModelBindings;
 
 extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,

@@ -54,6 +54,7 @@ typedef enum ScanHeader
 {
 	SCAN_HEADER_USERID,
 	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
+	SCAN_HEADER_PER_ROW,		/* 1 if each outer row sends a request */
 	SCAN_NHEADER
 } ScanHeader;
 
@@ -116,6 +117,28 @@ scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		rel->rows = estimate_rows(root, &bindings);
 }
 
+/*
+ * Is a value a column of an outer query's row?  Asked while paths are made:
+ * the outer query's list of such parameters does not live longer.
+ */
+static bool
+reads_outer_query(Node *node, PlannerInfo *root)
+{
+	ListCell   *cell;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+	{
+		foreach(cell, root->parent_root ? root->parent_root->plan_params : NIL)
+			if (((PlannerParamItem *) lfirst(cell))->paramId ==
+				((Param *) node)->paramid)
+				return true;
+		return false;
+	}
+	return expression_tree_walker(node, reads_outer_query, root);
+}
+
 /* Add the path of a scan, whose inputs "bindings" gives or fails to give. */
 static void
 add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
@@ -128,6 +151,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 	ForeignPath *path;
 
 	*kept = *bindings;
+	kept->per_row = !bms_is_empty(required) ||
+		reads_outer_query((Node *) bindings->values, root);
 	if (bindings->unbound)
 		startup = MODEL_UNBOUND_COST;
 	else if (!bms_is_empty(required))
@@ -273,8 +298,9 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 	foreach(cell, clauses)
 		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
 					   rel->relid, &attnums);
-	header = list_make2_int((int) rel->userid,
-							bindings->unbound ? bindings->unbound->attnum : 0);
+	header = list_make3_int((int) rel->userid,
+							bindings->unbound ? bindings->unbound->attnum : 0,
+							bindings->per_row);
 	Assert(list_length(header) == SCAN_NHEADER);
 	return make_foreignscan(tlist, after, rel->relid,
 							list_make2(copyObject(bindings->values), before),
@@ -623,6 +649,9 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 						   list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS),
 						   list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES),
 						   &node->ss.ps, NIL, es);
+	if (list_nth_int(list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER),
+					 SCAN_HEADER_PER_ROW))
+		ExplainPropertyText("Requests", "one per outer row", es);
 	model_explain_quals("Input Filter",
 						list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
 						&node->ss.ps, NIL, es);
