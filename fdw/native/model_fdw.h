@@ -285,11 +285,58 @@ extern List *model_implied_clauses(PlannerInfo *root, RelOptInfo *rel,
 
 /* ---- scan.c, import.c: the foreign data wrapper ---- */
 
+/* the lists of a scan's fdw_exprs */
+typedef enum ScanExpr
+{
+	SCAN_EXPR_VALUES,			/* one per bound input, or an array of them */
+	SCAN_EXPR_BEFORE,			/* conditions checked before a row is sent */
+	SCAN_NEXPRS
+} ScanExpr;
+
+/* the lists of integers of a scan's fdw_private */
+typedef enum ScanPrivate
+{
+	SCAN_PRIVATE_HEADER,		/* see ScanHeader */
+	SCAN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
+	SCAN_PRIVATE_LISTS,			/* 1 where the value is an array */
+	SCAN_PRIVATE_OUTPUTS,		/* attnums of the outputs that are read */
+	SCAN_NPRIVATE
+} ScanPrivate;
+
+typedef enum ScanHeader
+{
+	SCAN_HEADER_USERID,
+	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
+	SCAN_HEADER_PER_ROW,		/* 1 if each outer row sends a request */
+	SCAN_NHEADER
+} ScanHeader;
+
 extern void model_scan_routine(FdwRoutine *routine);
 extern List *model_import_foreign_schema(ImportForeignSchemaStmt *stmt,
 										 Oid serverid);
 
-/* ---- join_plan.c, join_exec.c: the Model Join ---- */
+/* ---- join_path.c, join_plan.c, join_exec.c: the Model Join ---- */
+
+/* what a Model Join's plan is made of; lists of bare expressions */
+typedef struct ModelJoinParts
+{
+	Oid			relid;			/* the model table ... */
+	Oid			userid;			/* ... as whom, InvalidOid: the current user */
+	Index		varno;			/* its columns' varno */
+	JoinType	jointype;
+	List	   *attnums;		/* integers: the bound inputs */
+	List	   *values;			/* their values */
+	List	   *before;			/* join conditions, checked before sending */
+	List	   *after;			/* join conditions that read the answer */
+	List	   *filter;			/* conditions above the join */
+	List	   *level;			/* what is read of the join's result */
+	List	   *placeholders;	/* PlaceHolderVars that the model may compute */
+	SubPlan    *subquery;		/* the subquery that the join replaces, or NULL */
+	Expr	   *answer;			/* its value where a model row is found */
+} ModelJoinParts;
+
+extern Plan *model_join_make_plan(ModelJoinParts *parts, Plan *outer,
+								  List *tlist, uint32 flags);
 
 /* the lists of a Model Join's custom_exprs */
 typedef enum ModelJoinExpr
@@ -321,8 +368,12 @@ typedef enum ModelJoinHeader
 } ModelJoinHeader;
 
 extern const CustomScanMethods model_join_scan_methods;
-extern void model_join_plan_init(void);
+extern void model_join_path_init(void);
 extern Node *model_join_create_state(CustomScan *plan);
+
+/* ---- subquery.c: scalar subqueries as Model Joins ---- */
+
+extern void model_subquery_init(void);
 
 /* ---- explain.c ---- */
 

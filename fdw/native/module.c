@@ -42,7 +42,9 @@ _PG_init(void)
 #else
 	EmitWarningsOnPlaceholders("model_fdw");
 #endif
-	model_join_plan_init();
+	RegisterCustomScanMethods(&model_join_scan_methods);
+	model_join_path_init();
+	model_subquery_init();
 	if (process_shared_preload_libraries_in_progress)
 		model_python_preload();
 }

@@ -32,32 +32,6 @@
 #include "utils/selfuncs.h"
 #include "utils/typcache.h"
 
-/* the lists of a scan's fdw_exprs */
-typedef enum ScanExpr
-{
-	SCAN_EXPR_VALUES,			/* one per bound input, or an array of them */
-	SCAN_EXPR_BEFORE,			/* conditions checked before a row is sent */
-	SCAN_NEXPRS
-} ScanExpr;
-
-/* the lists of integers of a scan's fdw_private */
-typedef enum ScanPrivate
-{
-	SCAN_PRIVATE_HEADER,		/* see ScanHeader */
-	SCAN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
-	SCAN_PRIVATE_LISTS,			/* 1 where the value is an array */
-	SCAN_PRIVATE_OUTPUTS,		/* attnums of the outputs that are read */
-	SCAN_NPRIVATE
-} ScanPrivate;
-
-typedef enum ScanHeader
-{
-	SCAN_HEADER_USERID,
-	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
-	SCAN_HEADER_PER_ROW,		/* 1 if each outer row sends a request */
-	SCAN_NHEADER
-} ScanHeader;
-
 /* the values of one input during a scan */
 typedef struct ScanValues
 {

@@ -1,0 +1,523 @@
+/*-------------------------------------------------------------------------
+ *
+ * subquery.c
+ *	  Scalar subqueries over a model, as Model Joins.
+ *
+ *	  SELECT id, (SELECT score FROM churn WHERE tenure = c.tenure) FROM c
+ *
+ * The planner turns such a subquery into a SubPlan, a scan that runs once per
+ * row.  Here the path that computes the SubPlan gets a Model Join below it,
+ * whose scan tuple holds the SubPlan's value: setrefs then finds that
+ * expression there, and the SubPlan itself is never run.
+ *
+ * This is done only where the value is computed for every row anyway: in the
+ * select list, in the argument of an aggregate, or in a condition on one
+ * relation; not under CASE, COALESCE, AND or OR, and not in a query with
+ * LIMIT.  A subquery that could find more than one row (a list) stays as it
+ * is, and so raises its error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model_fdw.h"
+
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planner.h"
+#include "optimizer/tlist.h"
+#include "rewrite/rewriteManip.h"
+
+/* the path of a Model Join that computes a subquery */
+typedef struct SubqueryPath
+{
+	CustomPath	path;
+	ModelJoinParts parts;
+} SubqueryPath;
+
+static create_upper_paths_hook_type previous_upper_hook = NULL;
+static set_rel_pathlist_hook_type previous_rel_hook = NULL;
+
+static Plan *plan_subquery_join(PlannerInfo *root, RelOptInfo *rel,
+								CustomPath *path, List *tlist, List *clauses,
+								List *custom_plans);
+
+static const CustomPathMethods subquery_path_methods = {
+	.CustomName = "Model Join",
+	.PlanCustomPath = plan_subquery_join,
+};
+
+/* ---- which subqueries ---- */
+
+/*
+ * Collect the SubPlans that are computed whenever the expression is.  Only
+ * nodes that evaluate all their arguments are looked into.
+ */
+static bool
+collect_subplans(Node *node, List **subplans)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_SubPlan:
+			*subplans = list_append_unique(*subplans, node);
+			return false;
+		case T_List:
+		case T_TargetEntry:
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_ScalarArrayOpExpr:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayExpr:
+		case T_RowExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+			return expression_tree_walker(node, collect_subplans, subplans);
+		default:
+			return false;
+	}
+}
+
+/* Collect those in the arguments of unfiltered aggregates, likewise. */
+static bool
+collect_aggregated(Node *node, List **subplans)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Aggref))
+	{
+		Aggref	   *aggref = (Aggref *) node;
+		ListCell   *cell;
+
+		if (aggref->aggfilter == NULL)
+			foreach(cell, aggref->args)
+				collect_subplans((Node *) lfirst_node(TargetEntry, cell)->expr,
+								 subplans);
+		return false;
+	}
+	return expression_tree_walker(node, collect_aggregated, subplans);
+}
+
+/* what the mutator below replaces */
+typedef struct ArgumentContext
+{
+	SubPlan    *subplan;
+	Index		from;			/* the model's varno in the subquery */
+	Index		to;				/* and in the outer query */
+} ArgumentContext;
+
+/*
+ * Bring an expression of the subquery to the outer query: parameters become
+ * the expressions that they stand for.
+ */
+static Node *
+use_arguments(Node *node, ArgumentContext *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+	{
+		ListCell   *id;
+		ListCell   *arg;
+
+		forboth(id, context->subplan->parParam, arg, context->subplan->args)
+			if (lfirst_int(id) == ((Param *) node)->paramid)
+				return copyObject(lfirst(arg));
+		return copyObject(node);
+	}
+	if (IsA(node, Var) && ((Var *) node)->varno == context->from)
+	{
+		Var		   *var = (Var *) copyObject(node);
+
+		var->varno = context->to;
+		var->varnosyn = 0;
+		return (Node *) var;
+	}
+	return expression_tree_mutator(node, use_arguments, context);
+}
+
+/* Is the plan a scan of ours that finds at most one row? */
+static bool
+is_single_row_scan(Plan *plan)
+{
+	ForeignScan *scan = (ForeignScan *) plan;
+	List	   *header;
+
+	if (!IsA(plan, ForeignScan) || scan->scan.scanrelid == 0 ||
+		plan->initPlan != NIL || list_length(plan->targetlist) != 1 ||
+		list_length(scan->fdw_private) != SCAN_NPRIVATE ||
+		list_length(scan->fdw_exprs) != SCAN_NEXPRS)
+		return false;
+	header = list_nth(scan->fdw_private, SCAN_PRIVATE_HEADER);
+	return list_nth_int(header, SCAN_HEADER_UNBOUND) == 0 &&
+		!list_member_int(list_nth(scan->fdw_private, SCAN_PRIVATE_LISTS), 1);
+}
+
+/* Do these expressions hold a subquery of their own? */
+static bool
+contains_subplan(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan))
+		return true;
+	return expression_tree_walker(node, contains_subplan, context);
+}
+
+/* The table of a scan in the subquery, if it is a model table. */
+static RangeTblEntry *
+model_of_scan(PlannerInfo *subroot, ForeignScan *scan)
+{
+	Index		relid = scan->scan.scanrelid;
+
+	if (relid >= subroot->simple_rel_array_size ||
+		!model_is_table(subroot->simple_rel_array[relid]))
+		return NULL;
+	return subroot->simple_rte_array[relid];
+}
+
+/*
+ * Give the outer query a range table entry for the model, so that EXPLAIN can
+ * name its columns.  Permissions were and are checked for the subquery's.
+ */
+static Index
+add_range_table_entry(PlannerInfo *root, RangeTblEntry *entry)
+{
+	RangeTblEntry *copy = copyObject(entry);
+
+#if PG_VERSION_NUM >= 160000
+	copy->perminfoindex = 0;
+#else
+	copy->requiredPerms = 0;
+	copy->selectedCols = NULL;
+#endif
+	root->parse->rtable = lappend(root->parse->rtable, copy);
+	return list_length(root->parse->rtable);
+}
+
+/*
+ * Take a SubPlan apart into a Model Join; false if it is not one that can be
+ * replaced.
+ */
+static bool
+split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
+{
+	ForeignScan *scan;
+	PlannerInfo *subroot;
+	RangeTblEntry *entry;
+	TargetEntry *answer;
+	ArgumentContext context;
+	List	   *header;
+
+	if (subplan->subLinkType != EXPR_SUBLINK || subplan->setParam != NIL ||
+		subplan->parParam == NIL)
+		return false;
+	scan = list_nth(root->glob->subplans, subplan->plan_id - 1);
+	subroot = list_nth(root->glob->subroots, subplan->plan_id - 1);
+	if (!is_single_row_scan((Plan *) scan))
+		return false;
+	entry = model_of_scan(subroot, scan);
+	answer = linitial_node(TargetEntry, scan->scan.plan.targetlist);
+	if (entry == NULL || contains_subplan((Node *) scan->fdw_exprs, NULL) ||
+		contains_subplan((Node *) scan->scan.plan.qual, NULL) ||
+		contains_subplan((Node *) answer, NULL) ||
+		contain_volatile_functions((Node *) subplan->args))
+		return false;
+
+	context.subplan = subplan;
+	context.from = scan->scan.scanrelid;
+	context.to = add_range_table_entry(root, entry);
+	header = list_nth(scan->fdw_private, SCAN_PRIVATE_HEADER);
+	memset(parts, 0, sizeof(*parts));
+	parts->relid = entry->relid;
+	parts->userid = (Oid) list_nth_int(header, SCAN_HEADER_USERID);
+	parts->varno = context.to;
+	parts->jointype = JOIN_LEFT;
+	parts->attnums = list_nth(scan->fdw_private, SCAN_PRIVATE_INPUTS);
+	parts->values = (List *)
+		use_arguments(list_nth(scan->fdw_exprs, SCAN_EXPR_VALUES), &context);
+	parts->before = (List *)
+		use_arguments(list_nth(scan->fdw_exprs, SCAN_EXPR_BEFORE), &context);
+	parts->after = (List *)
+		use_arguments((Node *) scan->scan.plan.qual, &context);
+	parts->subquery = subplan;
+	parts->answer = (Expr *) use_arguments((Node *) answer->expr, &context);
+	return true;
+}
+
+/* ---- paths ---- */
+
+/* Put a Model Join above a path, which adds the subquery's value to it. */
+static Path *
+add_subquery_join(PlannerInfo *root, Path *outer, ModelJoinParts *parts)
+{
+	SubqueryPath *join = palloc0(sizeof(SubqueryPath));
+	Path	   *path = &join->path.path;
+	PathTarget *target = copy_pathtarget(outer->pathtarget);
+
+	add_column_to_pathtarget(target, (Expr *) parts->subquery, 0);
+	NodeSetTag(path, T_CustomPath);
+	path->pathtype = T_CustomScan;
+	path->parent = outer->parent;
+	path->pathtarget = target;
+	path->param_info = outer->param_info;
+	path->rows = outer->rows;
+	path->pathkeys = outer->pathkeys;
+	path->startup_cost = outer->startup_cost + MODEL_REQUEST_COST;
+	path->total_cost = outer->total_cost + MODEL_REQUEST_COST;
+#if PG_VERSION_NUM >= 180000
+	path->disabled_nodes = outer->disabled_nodes;
+#endif
+	join->path.flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	join->path.custom_paths = list_make1(outer);
+	join->path.methods = &subquery_path_methods;
+	join->parts = *parts;
+	return path;
+}
+
+/* Has this subquery's join been put under the path already? */
+static bool
+has_subquery_join(Path *path, SubPlan *subplan)
+{
+	while (IsA(path, CustomPath) &&
+		   ((CustomPath *) path)->methods == &subquery_path_methods)
+	{
+		if (((SubqueryPath *) path)->parts.subquery->plan_id ==
+			subplan->plan_id)
+			return true;
+		path = linitial(((CustomPath *) path)->custom_paths);
+	}
+	return false;
+}
+
+/* Batch the subqueries among "subplans" below a node that computes them. */
+static Path *
+batch_subplans(PlannerInfo *root, Path *outer, List *subplans)
+{
+	ListCell   *cell;
+
+	foreach(cell, subplans)
+	{
+		SubPlan    *subplan = lfirst_node(SubPlan, cell);
+		ModelJoinParts parts;
+
+		if (!has_subquery_join(outer, subplan) &&
+			split_subplan(root, subplan, &parts))
+			outer = add_subquery_join(root, outer, &parts);
+	}
+	return outer;
+}
+
+/* Go down the paths that pass every row on, and batch what they compute. */
+static void
+batch_path(PlannerInfo *root, Path *path)
+{
+	List	   *subplans = NIL;
+
+	switch (nodeTag(path))
+	{
+		case T_ProjectionPath:
+			{
+				ProjectionPath *projection = (ProjectionPath *) path;
+
+				collect_subplans((Node *) path->pathtarget->exprs, &subplans);
+				projection->subpath = batch_subplans(root, projection->subpath,
+													 subplans);
+				break;
+			}
+		case T_AggPath:
+			{
+				AggPath    *agg = (AggPath *) path;
+
+				if (DO_AGGSPLIT_COMBINE(agg->aggsplit))
+					break;
+				collect_aggregated((Node *) path->pathtarget->exprs,
+								   &subplans);
+				agg->subpath = batch_subplans(root, agg->subpath, subplans);
+				break;
+			}
+		case T_AppendPath:
+		case T_MergeAppendPath:
+			{
+				List	   *subpaths = IsA(path, AppendPath) ?
+					((AppendPath *) path)->subpaths :
+					((MergeAppendPath *) path)->subpaths;
+				ListCell   *cell;
+
+				foreach(cell, subpaths)
+					batch_path(root, lfirst(cell));
+				break;
+			}
+		case T_SortPath:
+		case T_IncrementalSortPath:
+			batch_path(root, ((SortPath *) path)->subpath);
+			break;
+		case T_LockRowsPath:
+			batch_path(root, ((LockRowsPath *) path)->subpath);
+			break;
+		case T_ModifyTablePath:
+			batch_path(root, ((ModifyTablePath *) path)->subpath);
+			break;
+		default:
+			break;
+	}
+}
+
+/* May subqueries of this query be batched at all? */
+static bool
+may_batch(PlannerInfo *root)
+{
+	Query	   *query = root->parse;
+
+	return model_fdw_enable_model_join && query->hasSubLinks &&
+		root->glob->subplans != NIL && query->limitCount == NULL &&
+		query->limitOffset == NULL && !query->hasTargetSRFs;
+}
+
+/* Planner hook: the paths of a query are complete. */
+static void
+upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
+		   RelOptInfo *output_rel, void *extra)
+{
+	ListCell   *cell;
+
+	if (previous_upper_hook)
+		previous_upper_hook(root, stage, input_rel, output_rel, extra);
+	if (stage != UPPERREL_FINAL || !may_batch(root))
+		return;
+	foreach(cell, output_rel->pathlist)
+		batch_path(root, lfirst(cell));
+}
+
+/*
+ * The relation's conditions that hold subqueries which can be batched, and
+ * these subqueries.
+ *
+ * The Model Join checks such a condition after all others.  A condition that
+ * must come before another, for row-level security, is left where it is.
+ */
+static List *
+conditions_with_subplans(RelOptInfo *rel, List **subplans)
+{
+	List	   *conditions = NIL;
+	Index		level = rel->baserestrict_min_security;
+	ListCell   *cell;
+
+	foreach(cell, rel->baserestrictinfo)
+		level = Max(level, lfirst_node(RestrictInfo, cell)->security_level);
+	foreach(cell, rel->baserestrictinfo)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+		int			known = list_length(*subplans);
+
+		if (rinfo->security_level < level)
+			continue;
+		collect_subplans((Node *) rinfo->clause, subplans);
+		if (list_length(*subplans) > known)
+			conditions = lappend(conditions, rinfo->clause);
+	}
+	return conditions;
+}
+
+/* The relation's target and what the conditions read besides. */
+static PathTarget *
+target_with_conditions(PlannerInfo *root, RelOptInfo *rel, List *conditions)
+{
+	PathTarget *target = copy_pathtarget(rel->reltarget);
+
+	add_new_columns_to_pathtarget(target,
+								  pull_var_clause((Node *) conditions,
+												  PVC_RECURSE_AGGREGATES |
+												  PVC_RECURSE_WINDOWFUNCS |
+												  PVC_INCLUDE_PLACEHOLDERS));
+	return set_pathtarget_cost_width(root, target);
+}
+
+/*
+ * Put Model Joins above a path of a relation, the topmost of which checks the
+ * conditions; or return the path, if no subquery can be batched.
+ */
+static Path *
+batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
+				 PathTarget *target, List *conditions, List *subplans)
+{
+	Path	   *outer = (Path *) create_projection_path(root, rel, path,
+														target);
+	Path	   *joined;
+	QualCost	cost;
+
+	/* that function expects to be used above all joins only */
+	outer->param_info = path->param_info;
+	joined = batch_subplans(root, outer, subplans);
+	if (joined == outer)
+		return path;
+	((SubqueryPath *) joined)->parts.filter = conditions;
+	joined->pathtarget = rel->reltarget;
+	/* what the subqueries would have cost, one request per row */
+	cost_qual_eval(&cost, conditions, root);
+	joined->total_cost = Max(joined->startup_cost,
+							 joined->total_cost - cost.per_tuple * rel->tuples);
+	return joined;
+}
+
+/* Planner hook: the paths of a relation are complete. */
+static void
+rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+{
+	List	   *subplans = NIL;
+	List	   *conditions;
+	PathTarget *target;
+	ListCell   *cell;
+
+	if (previous_rel_hook)
+		previous_rel_hook(root, rel, rti, rte);
+	if (!may_batch(root) || rte->inh || model_is_table(rel))
+		return;
+	conditions = conditions_with_subplans(rel, &subplans);
+	if (conditions == NIL)
+		return;
+	target = target_with_conditions(root, rel, conditions);
+	foreach(cell, rel->pathlist)
+		lfirst(cell) = batch_conditions(root, rel, lfirst(cell), target,
+										conditions, subplans);
+}
+
+/* Take the conditions that a Model Join checks out of the plan below it. */
+static void
+remove_conditions(Plan *plan, List *conditions)
+{
+	while (plan)
+	{
+		plan->qual = list_difference(plan->qual, conditions);
+		if (IsA(plan, CustomScan) && ((CustomScan *) plan)->custom_plans)
+			plan = linitial(((CustomScan *) plan)->custom_plans);
+		else
+			plan = plan->lefttree;
+	}
+}
+
+/* Custom path callback: the plan node. */
+static Plan *
+plan_subquery_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
+				   List *tlist, List *clauses, List *custom_plans)
+{
+	remove_conditions(linitial(custom_plans),
+					  ((SubqueryPath *) path)->parts.filter);
+	return model_join_make_plan(&((SubqueryPath *) path)->parts,
+								linitial(custom_plans), tlist, path->flags);
+}
+
+/* Install the hooks. */
+void
+model_subquery_init(void)
+{
+	previous_upper_hook = create_upper_paths_hook;
+	create_upper_paths_hook = upper_hook;
+	previous_rel_hook = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = rel_hook;
+}
