@@ -293,6 +293,16 @@ typedef enum ScanExpr
 	SCAN_NEXPRS
 } ScanExpr;
 
+/* what keeps an outer query's conditions from a scan in a subquery */
+typedef enum ScanBarrier
+{
+	BARRIER_NONE,				/* the scan is in no subquery */
+	BARRIER_LIMIT,
+	BARRIER_DISTINCT,
+	BARRIER_GROUP,
+	BARRIER_OTHER
+} ScanBarrier;
+
 /* the lists of integers of a scan's fdw_private */
 typedef enum ScanPrivate
 {
@@ -308,6 +318,7 @@ typedef enum ScanHeader
 	SCAN_HEADER_USERID,
 	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
 	SCAN_HEADER_PER_ROW,		/* 1 if each outer row sends a request */
+	SCAN_HEADER_BARRIER,		/* a ScanBarrier */
 	SCAN_NHEADER
 } ScanHeader;
 

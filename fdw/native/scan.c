@@ -18,6 +18,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/cost.h"
+#include "optimizer/joininfo.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
@@ -46,6 +47,7 @@ typedef struct ModelScanState
 	ModelStream *stream;
 	ForeignScanState *node;
 	AttrNumber	unbound;
+	ScanBarrier barrier;
 	int			ninputs;
 	AttrNumber *inputs;
 	bool	   *lists;
@@ -187,6 +189,63 @@ join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 }
 
 /*
+ * Grow a set of relations by all that join conditions connect with it, the
+ * model left out.
+ */
+static Relids
+connected_relations(PlannerInfo *root, RelOptInfo *model, int start)
+{
+	Relids		connected = bms_make_singleton(start);
+	bool		grown = true;
+
+	while (grown)
+	{
+		int			relid = -1;
+
+		grown = false;
+		while ((relid = bms_next_member(root->all_baserels, relid)) >= 0)
+		{
+			int			other = -1;
+
+			if (bms_is_member(relid, connected) || relid == (int) model->relid)
+				continue;
+			while ((other = bms_next_member(connected, other)) >= 0)
+				if (have_relevant_joinclause(root,
+											 find_base_rel(root, relid),
+											 find_base_rel(root, other)))
+				{
+					connected = bms_add_member(connected, relid);
+					grown = true;
+					break;
+				}
+		}
+	}
+	return connected;
+}
+
+/*
+ * Where the inputs come from relations that nothing else joins, the planner
+ * would not join these first, and the model would be asked row by row.  It
+ * does consider such joins for a placeholder that several relations compute,
+ * so give it one; nothing needs its value.
+ */
+static void
+request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
+{
+	PlaceHolderInfo *info;
+	int			first = bms_next_member(sources, -1);
+
+	sources = bms_intersect(sources, root->all_baserels);
+	if (bms_num_members(sources) < 2 ||
+		bms_is_subset(sources, connected_relations(root, rel, first)))
+		return;
+	info = makeNode(PlaceHolderInfo);
+	info->phid = ++root->glob->lastPHId;
+	info->ph_eval_at = sources;
+	root->placeholder_list = lappend(root->placeholder_list, info);
+}
+
+/*
  * FDW callback: one path for constants and parameters, or one that raises
  * "not bound", and the parameterised ones for joins that cannot be batched.
  */
@@ -210,6 +269,8 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	/* the error names an input that no join binds either, if there is one */
 	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
 		bindings.unbound = best.unbound;
+	else if (model_fdw_enable_model_join)
+		request_source_join(root, rel, best.relids);
 	add_scan_path(root, rel, &bindings, rel->lateral_relids);
 	foreach(cell, sources)
 	{
@@ -249,6 +310,23 @@ outputs_read(ModelTable *table, Bitmapset *attnums)
 	return outputs;
 }
 
+/* What keeps conditions of an outer query from reaching this one? */
+static ScanBarrier
+find_barrier(PlannerInfo *root)
+{
+	Query	   *query = root->parse;
+
+	if (root->parent_root == NULL)
+		return BARRIER_NONE;
+	if (query->limitCount || query->limitOffset)
+		return BARRIER_LIMIT;
+	if (query->distinctClause)
+		return BARRIER_DISTINCT;
+	if (query->groupClause || query->groupingSets || query->hasAggs)
+		return BARRIER_GROUP;
+	return BARRIER_OTHER;
+}
+
 /* FDW callback: the plan of a path. */
 static ForeignScan *
 scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
@@ -272,9 +350,9 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 	foreach(cell, clauses)
 		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
 					   rel->relid, &attnums);
-	header = list_make3_int((int) rel->userid,
+	header = list_make4_int((int) rel->userid,
 							bindings->unbound ? bindings->unbound->attnum : 0,
-							bindings->per_row);
+							bindings->per_row, (int) find_barrier(root));
 	Assert(list_length(header) == SCAN_NHEADER);
 	return make_foreignscan(tlist, after, rel->relid,
 							list_make2(copyObject(bindings->values), before),
@@ -312,6 +390,7 @@ scan_begin(ForeignScanState *node, int eflags)
 		model_table_describe(RelationGetRelid(node->ss.ss_currentRelation),
 							 (Oid) list_nth_int(header, SCAN_HEADER_USERID));
 	state->unbound = list_nth_int(header, SCAN_HEADER_UNBOUND);
+	state->barrier = list_nth_int(header, SCAN_HEADER_BARRIER);
 	state->outputs = list_nth(plan->fdw_private, SCAN_PRIVATE_OUTPUTS);
 	state->ninputs = list_length(inputs);
 	state->inputs = palloc(sizeof(AttrNumber) * (state->ninputs + 1));
@@ -338,12 +417,21 @@ scan_begin(ForeignScanState *node, int eflags)
 static void
 raise_unbound(ModelScanState *state)
 {
+	static const char *const barriers[] = {
+		[BARRIER_LIMIT] = "has LIMIT or OFFSET",
+		[BARRIER_DISTINCT] = "has DISTINCT",
+		[BARRIER_GROUP] = "has GROUP BY or an aggregate",
+		[BARRIER_OTHER] = "is a security barrier, a materialized CTE, or otherwise computed by itself",
+	};
 	ModelColumn *column = model_table_column(state->table, state->unbound);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
 			 errmsg("input column \"%s\" of foreign table \"%s\" is not bound",
 					column->name, state->table->name),
+			 state->barrier != BARRIER_NONE ?
+			 errdetail("Conditions from outside do not reach the table: the view or subquery that reads it %s.",
+					   barriers[state->barrier]) : 0,
 			 errhint("Give it a value with an equality, such as \"WHERE %s = ...\" or \"JOIN ... ON %s.%s = ...\".",
 					 quote_identifier(column->name),
 					 quote_identifier(state->table->name),
