@@ -12,6 +12,8 @@
  */
 #include "model_fdw.h"
 
+#include <math.h>
+
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -131,11 +133,14 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 		reads_outer_query((Node *) bindings->values, root);
 	if (bindings->unbound)
 		startup = MODEL_UNBOUND_COST;
-	else if (!bms_is_empty(required))
+	else if (!bms_is_empty(bindings->relids))
 	{
 		rows = estimate_rows(root, bindings);
 		startup = MODEL_PER_ROW_COST;
 	}
+	/* a path that needs more relations is only kept if it looks cheaper */
+	if (rel->reloptkind == RELOPT_OTHER_MEMBER_REL)
+		startup *= pow(0.9, bms_num_members(required));
 	path = create_foreignscan_path(root, rel, NULL, rows,
 #if PG_VERSION_NUM >= 180000
 								   bindings->unbound ? MODEL_UNBOUND_DISABLED : 0,
@@ -245,22 +250,43 @@ request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
 	root->placeholder_list = lappend(root->placeholder_list, info);
 }
 
+/* Add a scan that other relations parameterise, unless it is "known". */
+static void
+add_parameterised_path(PlannerInfo *root, RelOptInfo *rel,
+					   ModelBindings *bindings, Relids sources, List **known)
+{
+	Relids		required = bms_union(sources, rel->lateral_relids);
+	ListCell   *cell;
+
+	if (bms_is_empty(required))
+		return;
+	foreach(cell, *known)
+		if (bms_equal(lfirst(cell), required))
+			return;
+	*known = lappend(*known, required);
+	add_scan_path(root, rel, bindings, required);
+}
+
 /*
  * FDW callback: one path for constants and parameters, or one that raises
  * "not bound", and the parameterised ones for joins that cannot be batched.
+ *
+ * The members of an Append can only be parameterised all alike, so a member
+ * has a path for each set of relations, also if it needs fewer.
  */
 static void
 scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	ModelTable *table = rel->fdw_private;
+	bool		member = rel->reloptkind == RELOPT_OTHER_MEMBER_REL;
 	ModelBindings bindings;
 	ModelBindings best;
 	List	   *sources = NIL;
-	List	   *done = NIL;
+	List	   *known = NIL;
 	List	   *clauses;
 	ListCell   *cell;
 
-	if (model_bind(root, rel, table, NULL, NIL, true, &bindings))
+	if (model_bind(root, rel, table, NULL, NIL, true, &bindings) && !member)
 	{
 		add_scan_path(root, rel, &bindings, rel->lateral_relids);
 		return;
@@ -269,25 +295,18 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	/* the error names an input that no join binds either, if there is one */
 	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
 		bindings.unbound = best.unbound;
-	else if (model_fdw_enable_model_join)
+	else if (model_fdw_enable_model_join && !member)
 		request_source_join(root, rel, best.relids);
 	add_scan_path(root, rel, &bindings, rel->lateral_relids);
 	foreach(cell, sources)
 	{
-		Relids		required;
-		ListCell   *other;
-		bool		known = false;
-
 		if (!model_bind(root, rel, table, lfirst(cell), clauses, true,
 						&bindings))
 			continue;
-		required = bms_union(bindings.relids, rel->lateral_relids);
-		foreach(other, done)
-			known = known || bms_equal(lfirst(other), required);
-		if (known || bms_is_empty(required))
-			continue;
-		done = lappend(done, required);
-		add_scan_path(root, rel, &bindings, required);
+		add_parameterised_path(root, rel, &bindings, bindings.relids, &known);
+		if (member)
+			add_parameterised_path(root, rel, &bindings, lfirst(cell),
+								   &known);
 	}
 }
 

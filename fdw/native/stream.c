@@ -79,6 +79,22 @@ stream_reset_callback(void *arg)
 	model_stream_close(arg);
 }
 
+/* The column that a plan calls an input or an output. */
+static ModelColumn *
+planned_column(ModelTable *table, AttrNumber attnum, bool input)
+{
+	ModelColumn *column = model_table_column(table, attnum);
+
+	/* roles that come from the server's metadata can change unnoticed */
+	if (column == NULL || column->input != input)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("model \"%s\" has changed since the query was planned",
+						table->model),
+				 errhint("Run the query again.")));
+	return column;
+}
+
 /*
  * Make a stream in the executor's memory context.
  *
@@ -100,7 +116,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 	stream->inputs = palloc0(sizeof(ModelInput) * (list_length(inputs) + 1));
 	foreach(cell, inputs)
 		model_input_init(&stream->inputs[stream->ninputs++],
-						 model_table_column(table, lfirst_int(cell)),
+						 planned_column(table, lfirst_int(cell), true),
 						 parent);
 	stream->outputs = palloc0(sizeof(ModelColumn *) *
 							  (list_length(outputs) + 1));
@@ -110,7 +126,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 	{
 		int			i = stream->noutputs++;
 
-		stream->outputs[i] = model_table_column(table, lfirst_int(cell));
+		stream->outputs[i] = planned_column(table, lfirst_int(cell), false);
 		model_conversion_init(&stream->conversions[i], stream->outputs[i],
 							  parent);
 	}

@@ -1,0 +1,375 @@
+"""The error tree: every error that leaves this package, with its SQLSTATE, message, detail and hint.
+
+Texts follow PostgreSQL's style guide: the message is lower case without a full stop, the detail is facts in full
+sentences, the hint is one action. No text ever holds a secret (token, header value) or a payload (a row's values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+
+class ModelFdwError(Exception):
+    """Base of all errors of this package.
+
+    ``sqlstate`` is five characters, fixed per class. ``_is_multicorn_exception`` and ``code`` (3 = ERROR) are what
+    Multicorn looks for to report an exception as a plain PostgreSQL error instead of a traceback.
+    """
+
+    _is_multicorn_exception = True
+    code = 3
+    sqlstate = "XX000"
+
+    def __init__(self, message: str, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class ServerUnreachable(ModelFdwError):
+    """No connection to the model server could be made."""
+
+    sqlstate = "08001"  # sqlclient_unable_to_establish_sqlconnection
+
+
+class ConnectionLost(ModelFdwError):
+    """The connection broke while a request was in flight."""
+
+    sqlstate = "08006"  # connection_failure
+
+
+class RequestTimeout(ModelFdwError):
+    """The model server did not answer in time."""
+
+    sqlstate = "HV00M"  # fdw_unable_to_create_reply
+
+
+class MalformedReply(ModelFdwError):
+    """The model server's answer is not what its metadata promises."""
+
+    sqlstate = "HV00M"  # fdw_unable_to_create_reply
+
+
+class UnknownModel(ModelFdwError):
+    """The model, or this version of it, is not on the server."""
+
+    sqlstate = "HV00R"  # fdw_table_not_found
+
+
+class UnknownSchema(ModelFdwError):
+    """IMPORT FOREIGN SCHEMA names a remote schema that does not exist."""
+
+    sqlstate = "HV00Q"  # fdw_schema_not_found
+
+
+class ModelNotReady(ModelFdwError):
+    """The server knows the model, but cannot run it now."""
+
+    sqlstate = "55000"  # object_not_in_prerequisite_state
+
+
+class WrongTensor(ModelFdwError):
+    """A column does not fit the model's tensors by name, index or coverage."""
+
+    sqlstate = "HV005"  # fdw_column_name_not_found
+
+
+class WrongDtype(ModelFdwError):
+    """A column's declared dtype or shape differs from the model's."""
+
+    sqlstate = "HV004"  # fdw_invalid_data_type
+
+
+class ValueOutOfRange(ModelFdwError):
+    """An input value does not fit the tensor's dtype."""
+
+    sqlstate = "22003"  # numeric_value_out_of_range
+
+
+class InvalidText(ModelFdwError):
+    """The model answered bytes that are no UTF-8 text."""
+
+    sqlstate = "22021"  # character_not_in_repertoire
+
+
+class InvalidValue(ModelFdwError):
+    """An input value cannot be read as the column's type (only under Multicorn, which hands over text)."""
+
+    sqlstate = "22P02"  # invalid_text_representation
+
+
+class UnboundInput(ModelFdwError):
+    """A scan lacks an equality on an input column."""
+
+    sqlstate = "HV00L"  # fdw_unable_to_create_execution
+
+
+class Unsupported(ModelFdwError):
+    """The model or table needs a feature that does not exist (yet)."""
+
+    sqlstate = "0A000"  # feature_not_supported
+
+
+class UnknownOption(ModelFdwError):
+    """An option name is not known at this level."""
+
+    sqlstate = "HV00D"  # fdw_invalid_option_name
+
+
+class MissingOption(ModelFdwError):
+    """A required option is absent."""
+
+    sqlstate = "HV00J"  # fdw_option_name_not_found
+
+
+class BadOption(ModelFdwError):
+    """An option's value is outside its range, or options contradict each other."""
+
+    sqlstate = "22023"  # invalid_parameter_value
+
+
+class AccessDenied(ModelFdwError):
+    """The model server refuses the user mapping's credentials."""
+
+    sqlstate = "28000"  # invalid_authorization_specification
+
+
+class ModelFailed(ModelFdwError):
+    """The model server answered a request with an error of its own."""
+
+    sqlstate = "HV000"  # fdw_error
+
+
+class OutOfResources(ModelFdwError):
+    """The model server is over a quota or out of memory."""
+
+    sqlstate = "53000"  # insufficient_resources
+
+
+class OversizedMessage(ModelFdwError):
+    """A request or reply is larger than a message may be."""
+
+    sqlstate = "54000"  # program_limit_exceeded
+
+
+class Cancelled(ModelFdwError):
+    """The request was cancelled on our side."""
+
+    sqlstate = "57014"  # query_canceled
+
+
+class MissingPackage(ModelFdwError):
+    """A Python package that the engine needs cannot be imported."""
+
+    sqlstate = "58P01"  # undefined_file
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one request ended when it did not end well.
+
+    ``status`` is the name of a ``grpc.StatusCode``; ``text`` the message that came with it, which is the server's own
+    unless ``cause`` is set. ``cause`` says that the transport failed and how: a full sentence for the DETAIL.
+    ``connected`` tells whether a connection stood when it failed. ``not_ready`` and ``oversized`` refine statuses that
+    servers use for several things.
+    """
+
+    status: str
+    text: str
+    cause: str | None = None
+    connected: bool = True
+    not_ready: bool = False
+    oversized: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked of whom, for the texts of errors.
+
+    ``endpoint`` is host:port, ``server`` the SQL name of the foreign server ('' where the host does not tell it),
+    ``model`` is '' for requests about the whole server, ``version`` '' for the latest. ``timeout_ms`` is the deadline
+    that was set and ``attempts`` how many were made.
+    """
+
+    endpoint: str
+    server: str
+    model: str = ""
+    version: str = ""
+    timeout_ms: int = 0
+    attempts: int = 1
+
+
+def _option_of_server(name: str, request: Request) -> str:
+    return f'option "{name}" of server "{request.server}"' if request.server else f'server option "{name}"'
+
+
+def _said(failure: Failure) -> str:
+    """Return the first line of the server's message: what follows is often a traceback of its own."""
+    return failure.text.strip().partition("\n")[0].strip()
+
+
+def _server_said(failure: Failure) -> str | None:
+    return f"The server said: {_said(failure)}" if _said(failure) else None
+
+
+def _about(request: Request) -> str:
+    """Name the model where there is one, else the server."""
+    if not request.model:
+        return f'model server "{request.endpoint}"'
+    version = f' version "{request.version}"' if request.version else ""
+    return f'model "{request.model}"{version} on model server "{request.endpoint}"'
+
+
+def _attempts(request: Request) -> str:
+    return f" Attempts: {request.attempts}."
+
+
+def _server_failed(failure: Failure, request: Request) -> ModelFdwError:
+    text = _said(failure) or f"status {failure.status} without a message"
+    if not request.model:
+        return ModelFailed(f'model server "{request.endpoint}" refused a request: {text}')
+    return ModelFailed(f'model "{request.model}" failed on model server "{request.endpoint}": {text}')
+
+
+def _unavailable(failure: Failure, request: Request) -> ModelFdwError:
+    if failure.cause is None:
+        error = _server_failed(failure, request)
+        error.detail = f"The server reports that it is unavailable.{_attempts(request)}"
+        return error
+    if failure.connected:
+        return ConnectionLost(
+            f'connection to model server "{request.endpoint}" was lost',
+            failure.cause + _attempts(request),
+            "Run the statement again once the server is back.",
+        )
+    return ServerUnreachable(
+        f'could not reach model server "{request.endpoint}"',
+        failure.cause + _attempts(request),
+        f"Check {_option_of_server('url', request)}.",
+    )
+
+
+def model_not_ready(request: Request, said: str) -> ModelNotReady:
+    """Build the error for a model that the server knows and cannot run now."""
+    return ModelNotReady(
+        f"{_about(request)} is not ready",
+        f"The server said: {said}" if said else None,
+        "Load the model on the server, or wait until it is loaded.",
+    )
+
+
+def _timed_out(failure: Failure, request: Request) -> ModelFdwError:
+    option = 'table option "timeout_ms"' if request.model else _option_of_server("default_timeout_ms", request)
+    return RequestTimeout(
+        f'model server "{request.endpoint}" did not answer within {request.timeout_ms} ms',
+        f'The request was for model "{request.model}".' if request.model else None,
+        f"Raise {option} if the model needs longer.",
+    )
+
+
+def _not_found(failure: Failure, request: Request) -> ModelFdwError:
+    if not request.model:
+        return _server_failed(failure, request)
+    version = f' has no version "{request.version}"' if request.version else " does not exist"
+    return UnknownModel(
+        f'model "{request.model}"{version} on model server "{request.endpoint}"',
+        _server_said(failure),
+        f'Check table option "{"version" if request.version else "model"}", or import the schema again.',
+    )
+
+
+def _denied(failure: Failure, request: Request) -> ModelFdwError:
+    return AccessDenied(
+        f"access to {_about(request)} was denied",
+        _server_said(failure),
+        'Check options "token" and "headers" of the user mapping.',
+    )
+
+
+def _exhausted(failure: Failure, request: Request) -> ModelFdwError:
+    if failure.oversized:
+        return OversizedMessage(
+            f'message to or from model server "{request.endpoint}" is too large',
+            f"gRPC said: {_said(failure)}",
+            f'Lower table option "batch_size", or raise {_option_of_server("max_message_bytes", request)}.',
+        )
+    return OutOfResources(
+        f'model server "{request.endpoint}" is out of resources: {_said(failure)}',
+        None,
+        'Lower table option "max_in_flight" or "batch_size".',
+    )
+
+
+def _unimplemented(failure: Failure, request: Request) -> ModelFdwError:
+    return Unsupported(
+        f'model server "{request.endpoint}" does not support this request',
+        _server_said(failure),
+        f"Check that {_option_of_server('url', request)} names the gRPC port of an Open Inference Protocol server.",
+    )
+
+
+def _cancelled(failure: Failure, request: Request) -> ModelFdwError:
+    return Cancelled(f'request to model server "{request.endpoint}" was cancelled')
+
+
+# One row for each grpc.StatusCode; a unit test holds this table against grpc's own list.
+STATUS_ERRORS: dict[str, Callable[[Failure, Request], ModelFdwError]] = {
+    "OK": _server_failed,  # an OK that carries a failure is the server's contradiction
+    "CANCELLED": _cancelled,
+    "UNKNOWN": _server_failed,
+    "INVALID_ARGUMENT": _server_failed,
+    "DEADLINE_EXCEEDED": _timed_out,
+    "NOT_FOUND": _not_found,
+    "ALREADY_EXISTS": _server_failed,
+    "PERMISSION_DENIED": _denied,
+    "UNAUTHENTICATED": _denied,
+    "RESOURCE_EXHAUSTED": _exhausted,
+    "FAILED_PRECONDITION": _server_failed,
+    "ABORTED": _server_failed,
+    "UNIMPLEMENTED": _unimplemented,
+    "OUT_OF_RANGE": _server_failed,
+    "INTERNAL": _server_failed,
+    "UNAVAILABLE": _unavailable,
+    "DATA_LOSS": _server_failed,
+}
+
+
+def from_failure(failure: Failure, request: Request) -> ModelFdwError:
+    """Build the error that tells a SQL user how a request failed."""
+    if failure.not_ready:
+        return model_not_ready(request, _said(failure))
+    return STATUS_ERRORS.get(failure.status, _server_failed)(failure, request)
+
+
+# The module that Python reports as missing -> the name to give to pip.
+_PIP_NAMES = {
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "numpy": "numpy",
+    "tritonclient": "tritonclient[grpc]",
+}
+
+
+def from_import_error(error: BaseException) -> MissingPackage:
+    """Build the error for a Python package that is missing or does not load.
+
+    tritonclient hides the missing module behind a RuntimeError, so the chain of causes is searched for a name.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            package = cause.name.partition(".")[0]
+            return MissingPackage(
+                f'could not import Python package "{package}"',
+                None,
+                f"Install it with \"pip install '{_PIP_NAMES.get(package, package)}'\", and let setting "
+                '"model_fdw.python_path" name its directory.',
+            )
+        cause = cause.__cause__ or cause.__context__
+    return MissingPackage(
+        "could not import the Python packages of model_fdw",
+        f"Python said: {error}.",
+        'Install the packages that model_fdw requires, and let setting "model_fdw.python_path" name their directory.',
+    )

@@ -1,0 +1,218 @@
+"""The functions that the C library calls; nothing else of this package is in its reach.
+
+None of them ever waits for the network. Whatever may need it starts the work and returns a *ticket*; the C library
+waits on the backend's latch and on an eventfd, interruptibly, and polls the ticket. The only exception that C expects
+is ``errors.ModelFdwError`` (attributes ``sqlstate``, ``message``, ``detail``, ``hint``); any other one is a bug and is
+reported as XX000.
+
+**Table descriptions** are plain dicts, as the catalogs have them:
+
+- ``oid``, ``schema``, ``name``, ``options`` (dict of strings) of the foreign table;
+- ``server``: a dict of ``oid``, ``name``, ``options``;
+- ``user_mapping``: the options of the user mapping that applies, empty where there is none;
+- ``columns``: a list of dicts of ``attnum``, ``name``, ``type`` (as format_type writes it) and ``options``.
+
+**Columns of values** cross as buffers, a *kind* (one character) says of what. The natural SQL type is in brackets:
+
+- ``?`` uint8, 0 or 1 [boolean]; ``h`` int16 [smallint]; ``i`` int32 [integer]; ``q`` int64 [bigint];
+  ``Q`` uint64 [numeric(20)]; ``f`` float32 [real]; ``d`` float64 [double precision]: one native value per row;
+- ``s`` UTF-8 text [text]; ``b`` bytes [bytea]: int64 offsets, one more than there are rows, and the bytes.
+
+Importing this module, and validate(), import neither numpy nor gRPC.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple, TypeVar
+
+from fdw import errors, options
+from fdw.tickets import Steps, Ticket, notifier
+
+if TYPE_CHECKING:
+    from fdw import codec, importer, predictor, signature
+
+T = TypeVar("T")
+
+# attnum, role, kind, optional
+ColumnDescription = Tuple[int, str, str, bool]
+# columns, batch_size, max_in_flight, row_cost, model, version, endpoint
+Description = Tuple[List[ColumnDescription], int, int, float, str, str, str]
+
+
+# Read by libraries when they are loaded; what the server's own environment says wins.
+_ENVIRONMENT = {
+    # numpy's linear algebra, which is not used here, would start a thread per core in every backend.
+    "OPENBLAS_NUM_THREADS": "1",
+    # gRPC writes every failed connection to the server log; our errors say the same to the user.
+    "GRPC_VERBOSITY": "NONE",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The modules that need numpy and gRPC."""
+
+    predictor: ModuleType
+    importer: ModuleType
+
+
+@cache
+def load_engine() -> Engine:
+    """Import the modules that need numpy and gRPC, which takes some 0.3 s in a fresh backend.
+
+    For this package, not for C. Raises MissingPackage (58P01).
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        return Engine(import_module("fdw.predictor"), import_module("fdw.importer"))
+    except (ImportError, RuntimeError) as error:  # tritonclient turns one into the other
+        raise errors.from_import_error(error) from None
+
+
+def preload() -> None:
+    """Import everything in the postmaster, before it forks; no thread is made and nothing is connected.
+
+    Raises MissingPackage (58P01).
+    """
+    load_engine()
+
+
+def start(event_fd: int) -> None:
+    """Take the eventfd of this backend; once, before any ticket is made.
+
+    Whenever a ticket's state may have changed, 8 bytes (a native uint64, 1) are written to it, from any thread. No
+    thread is made here.
+    """
+    notifier.use_event_fd(event_fd)
+
+
+def validate(level: str, values: Mapping[str, str]) -> None:
+    """Check the options of one level, as a validator must.
+
+    ``level`` is 'foreign-data wrapper', 'server', 'user mapping', 'table', 'column' or 'import'. Raises UnknownOption
+    (HV00D) with the closest match as hint, BadOption (22023) with the valid range, MissingOption (HV00J) or Unsupported
+    (0A000).
+    """
+    options.validate(level, values)
+
+
+def poll(ticket: Ticket[Any]) -> int:
+    """Do what can be done without waiting.
+
+    Returns 0: finished, collect() may be called; n > 0: poll again after at most n ms, or earlier on the event; -1:
+    poll again on the event.
+    """
+    return ticket.poll()
+
+
+def collect(ticket: Ticket[T]) -> T:
+    """Return a finished ticket's result, or raise its error; once, and only after poll() gave 0."""
+    return ticket.collect()
+
+
+def cancel(ticket: Ticket[Any]) -> None:
+    """Cancel what is in flight; safe at any time, twice, and after the end."""
+    ticket.cancel()
+
+
+def describe(table: Mapping[str, Any]) -> Ticket[Description]:
+    """Say which column is which slot of the model, for the planner.
+
+    The result is a tuple: the columns in the order given, each (attnum, 'i' for input or 'o' for output, kind, whether
+    the model can do without it); batch_size and max_in_flight in rows and batches; row_cost; the model's name; its
+    version ('' = the server's choice); the endpoint as host:port.
+
+    A column is tied to a tensor by option "input" or "output", else by its own name; "index" picks one element of a
+    vector. Where every column says input or output, dtype and shape, no server is asked and the ticket is finished at
+    once. Raises as open().
+    """
+    parsed = options.read_table(table)
+    engine = load_engine()
+    return Ticket(_describe(engine.predictor.describe(parsed), parsed))
+
+
+def _describe(steps: Steps[tuple[signature.Slot, ...]], table: options.Table) -> Steps[Description]:
+    slots = yield from steps
+    settings = table.options
+    return (
+        [(slot.attnum, slot.role, slot.kind, slot.optional) for slot in slots],
+        settings.batch_size,
+        settings.max_in_flight,
+        settings.row_cost,
+        settings.model,
+        settings.version,
+        table.server.options.url.address,
+    )
+
+
+def open(table: Mapping[str, Any], bound: Sequence[int], wanted: Sequence[int]) -> Ticket[predictor.Session]:
+    """Begin a scan; the result is a session, which is opaque to C.
+
+    ``bound``: attnums of the bound input columns, in the order of submit's columns; ``wanted``: attnums of the output
+    columns, in the order of its results. With none wanted the smallest output is requested all the same, because a row
+    exists only if the server answered.
+
+    Metadata and configuration are asked for once per backend, connection, model and version, and dropped after any
+    error of that model. Raises UnknownModel (HV00R), ModelNotReady (55000), WrongTensor (HV005), WrongDtype (HV004),
+    UnboundInput (HV00L), Unsupported (0A000: decoupled, sequence, arrays) and the transport's errors.
+    """
+    parsed = options.read_table(table)
+    engine = load_engine()
+    return Ticket(engine.predictor.open_session(parsed, bound, wanted))
+
+
+def submit(session: predictor.Session, nrows: int, columns: Sequence[codec.InputColumn]) -> Ticket[predictor.Columns]:
+    """Start the inference of a batch of ``nrows`` rows, 1 to batch_size.
+
+    ``columns``, one per bound input and without NULLs: for fixed-width kinds a buffer of nrows values; for 's' and 'b'
+    a tuple (offsets, data). They are read during this call only. A batch is split by the model's max_batch_size; a
+    model without a batch dimension gets one request per row.
+
+    The result is a list, one tuple (values, offsets, nulls) per wanted column, of buffers: nrows values, offsets None;
+    for 's' and 'b' the bytes and nrows + 1 int64 offsets; nulls is None or nrows of uint8, 1 = NULL. Every output is
+    verified: dtype, shape, rows, length. Raises ValueOutOfRange (22003) at once, MalformedReply (HV00M) and the
+    server's errors from collect().
+    """
+    engine = load_engine()
+    ticket: Ticket[predictor.Columns] = engine.predictor.submit(session, nrows, columns)
+    return ticket
+
+
+def close(session: predictor.Session) -> None:
+    """End a scan: cancel whatever is in flight; safe twice."""
+    engine = load_engine()
+    engine.predictor.close(session)
+
+
+def import_schema(
+    server: Mapping[str, Any],
+    user_mapping: Mapping[str, str],
+    remote_schema: str,
+    restriction: str,
+    names: Sequence[str],
+    values: Mapping[str, str],
+) -> Ticket[tuple[list[str], list[importer.Notice]]]:
+    """Make foreign tables of a server's models (IMPORT FOREIGN SCHEMA).
+
+    ``server`` is a dict of oid, name, options; ``restriction`` 'all', 'limit to' or 'except', with ``names``;
+    ``values`` the statement's options. The result is a list of CREATE FOREIGN TABLE statements, everything quoted,
+    without a schema for the table, and a list of notices, each (message, hint or None). Raises UnknownSchema (HV00Q)
+    unless the remote schema is "models", Unsupported (0A000) if LIMIT TO names a model that cannot be a table.
+    """
+    options.validate(options.IMPORT, values)
+    parsed = options.read_server(server["oid"], server["name"], server["options"], user_mapping)
+    engine = load_engine()
+    return Ticket(_import(engine, parsed, remote_schema, restriction, names))
+
+
+def _import(
+    engine: Engine, server: options.Server, remote_schema: str, restriction: str, names: Sequence[str]
+) -> Steps[tuple[list[str], list[importer.Notice]]]:
+    tables, notices = yield from engine.importer.import_tables(server, remote_schema, restriction, names)
+    return [engine.importer.create_statement(table, server.name) for table in tables], notices

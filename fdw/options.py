@@ -1,0 +1,626 @@
+"""The one table of options, and the only reader of option dicts.
+
+Every option has one level: a foreign server, a user mapping, a foreign table, a column, or IMPORT FOREIGN SCHEMA. No
+name is used at two levels, because Multicorn hands over one merged dict. Where a server-wide value makes sense the
+server has its own ``default_...`` option.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, NoReturn, Sequence, cast
+from urllib.parse import urlsplit
+
+from fdw.errors import BadOption, MissingOption, UnknownOption, Unsupported
+
+SERVER = "server"
+USER_MAPPING = "user mapping"
+TABLE = "table"
+COLUMN = "column"
+IMPORT = "import"
+LEVELS = ("foreign-data wrapper", SERVER, USER_MAPPING, TABLE, COLUMN, IMPORT)
+
+DTYPES = (
+    "BOOL",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "FP16",
+    "BF16",
+    "FP32",
+    "FP64",
+    "BYTES",
+)
+
+DEFAULT_PORT = 8001  # Triton's gRPC port
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model server listens, as option "url" says."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """host:port, with brackets around an IPv6 address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the option table.
+
+    ``kind`` picks the parser. ``low`` and ``high`` bound integers and numbers, both inclusive; ``choices`` lists the
+    values of a choice. ``default`` is the parsed value that stands when the option is absent; None: no value.
+    A secret option's value is in no message.
+    """
+
+    name: str
+    level: str
+    kind: str
+    default: object
+    help: str
+    low: float = 0
+    high: float = 0
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    secret: bool = False
+
+
+MAX_BATCH_SIZE = 1_048_576
+MAX_IN_FLIGHT = 64
+MAX_ATTEMPTS = 20
+MAX_TIMEOUT_MS = 86_400_000
+MAX_MESSAGE_BYTES = 2_147_483_647
+MAX_INDEX = 1_000_000
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "url",
+        SERVER,
+        "url",
+        None,
+        "where the model server listens: grpc://host:port, or grpcs://host:port with TLS; port 8001 unless given",
+        required=True,
+    ),
+    Option(
+        "connect_timeout_ms",
+        SERVER,
+        "integer",
+        5000,
+        "how long making a connection may take, all attempts together",
+        100,
+        MAX_TIMEOUT_MS,
+    ),
+    Option(
+        "keepalive_ms",
+        SERVER,
+        "integer",
+        300_000,
+        "how often an idle connection is probed while requests wait; servers may punish less than 300000",
+        10_000,
+        MAX_TIMEOUT_MS,
+    ),
+    Option(
+        "compression",
+        SERVER,
+        "choice",
+        "none",
+        "compression of requests on the wire; it costs time and pays on slow networks only",
+        choices=("none", "gzip", "deflate"),
+    ),
+    Option(
+        "max_message_bytes",
+        SERVER,
+        "integer",
+        1_073_741_824,
+        "the largest request or reply, in bytes",
+        65_536,
+        MAX_MESSAGE_BYTES,
+    ),
+    Option(
+        "default_batch_size",
+        SERVER,
+        "integer",
+        4096,
+        'value of "batch_size" for tables that do not set it',
+        1,
+        MAX_BATCH_SIZE,
+    ),
+    Option(
+        "default_max_in_flight",
+        SERVER,
+        "integer",
+        4,
+        'value of "max_in_flight" for tables that do not set it',
+        1,
+        MAX_IN_FLIGHT,
+    ),
+    Option(
+        "default_timeout_ms",
+        SERVER,
+        "integer",
+        30_000,
+        'value of "timeout_ms" for tables that do not set it, and for requests about no table',
+        1,
+        MAX_TIMEOUT_MS,
+    ),
+    Option(
+        "default_max_attempts",
+        SERVER,
+        "integer",
+        3,
+        'value of "max_attempts" for tables that do not set it',
+        1,
+        MAX_ATTEMPTS,
+    ),
+    Option(
+        "token",
+        USER_MAPPING,
+        "token",
+        None,
+        "bearer token, sent with every request as header authorization",
+        secret=True,
+    ),
+    Option(
+        "headers",
+        USER_MAPPING,
+        "headers",
+        (),
+        'further headers for every request, "name: value" each, separated by commas or newlines',
+        secret=True,
+    ),
+    Option("model", TABLE, "name", None, "name of the model on the server; the table's own name unless given"),
+    Option("version", TABLE, "name", "", "version of the model; the server's choice, usually the latest, unless given"),
+    Option(
+        "batch_size",
+        TABLE,
+        "integer",
+        None,
+        "rows that are sent as one batch at most",
+        1,
+        MAX_BATCH_SIZE,
+    ),
+    Option(
+        "max_in_flight",
+        TABLE,
+        "integer",
+        None,
+        "batches, and requests of one batch, that wait for the server at the same time at most",
+        1,
+        MAX_IN_FLIGHT,
+    ),
+    Option(
+        "timeout_ms",
+        TABLE,
+        "integer",
+        None,
+        "how long a request may take, retries included",
+        1,
+        MAX_TIMEOUT_MS,
+    ),
+    Option(
+        "max_attempts",
+        TABLE,
+        "integer",
+        None,
+        "how often a request is tried while the server is unavailable",
+        1,
+        MAX_ATTEMPTS,
+    ),
+    Option(
+        "row_cost",
+        TABLE,
+        "number",
+        0.1,
+        "what the planner reckons for the inference of one row, in the units of cpu_tuple_cost",
+        0,
+        1e9,
+    ),
+    Option("input", COLUMN, "name", None, "name of the input tensor that the column feeds"),
+    Option("output", COLUMN, "name", None, "name of the output tensor that the column shows"),
+    Option(
+        "index",
+        COLUMN,
+        "integer",
+        None,
+        "which element of a vector tensor the column is, counted from 1",
+        1,
+        MAX_INDEX,
+    ),
+    Option(
+        "dtype",
+        COLUMN,
+        "choice",
+        None,
+        "dtype of the tensor, written by IMPORT; with it planning needs no server",
+        choices=DTYPES,
+    ),
+    Option(
+        "shape",
+        COLUMN,
+        "shape",
+        None,
+        "shape of the tensor as the model declares it, written by IMPORT, for instance [-1,30]",
+    ),
+    Option(
+        "optional",
+        COLUMN,
+        "boolean",
+        False,
+        "whether the model can do without this input, written by IMPORT; such a column may stay unbound",
+    ),
+)
+
+_BY_LEVEL: dict[str, dict[str, Option]] = {
+    level: {option.name: option for option in OPTIONS if option.level == level} for level in LEVELS
+}
+_BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
+
+_LEVEL_NAMES = {
+    SERVER: "a server",
+    USER_MAPPING: "a user mapping",
+    TABLE: "a foreign table",
+    COLUMN: "a column",
+    IMPORT: "IMPORT FOREIGN SCHEMA",
+}
+
+
+def _parse_integer(option: Option, text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise BadOption(
+            f'invalid value for integer option "{option.name}": {text}',
+            None,
+            f"Valid values are integers from {option.low:.0f} to {option.high:.0f}.",
+        )
+    return cast(int, _in_range(option, int(text), text.strip()))
+
+
+def _parse_number(option: Option, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise BadOption(
+            f'invalid value for floating point option "{option.name}": {text}',
+            None,
+            f"Valid values are numbers from {option.low:.0f} to {option.high:.0f}.",
+        ) from None
+    return _in_range(option, number, text.strip())
+
+
+def _in_range(option: Option, number: float, text: str) -> float:
+    if option.low <= number <= option.high:  # false for NaN
+        return number
+    raise BadOption(
+        f'value {text} out of bounds for option "{option.name}"',
+        f"Valid values are between {option.low:.0f} and {option.high:.0f}.",
+    )
+
+
+def _parse_choice(option: Option, text: str) -> str:
+    if text in option.choices:
+        return text
+    raise BadOption(
+        f'invalid value for option "{option.name}": {text}',
+        None,
+        f"Valid values are: {', '.join(option.choices)}.",
+    )
+
+
+# The spellings that PostgreSQL itself takes in full.
+_BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+
+
+def _parse_boolean(option: Option, text: str) -> bool:
+    value = _BOOLEANS.get(text.strip().lower())
+    if value is None:
+        raise BadOption(
+            f'invalid value for boolean option "{option.name}": {text}', None, "Valid values are true and false."
+        )
+    return value
+
+
+def _parse_name(option: Option, text: str) -> str:
+    if text:
+        return text
+    raise BadOption(f'option "{option.name}" must not be empty')
+
+
+_SHAPE = re.compile(r"\[\s*(?:(?:-1|[0-9]{1,18})\s*(?:,\s*(?:-1|[0-9]{1,18})\s*)*)?\]")
+
+
+def _parse_shape(option: Option, text: str) -> tuple[int, ...]:
+    if not _SHAPE.fullmatch(text.strip()):
+        raise BadOption(
+            f'invalid value for option "{option.name}": {text}',
+            None,
+            "Write the dimensions in brackets, -1 for a variable one, for instance [-1,30].",
+        )
+    return tuple(int(number) for number in re.findall(r"-?[0-9]+", text))
+
+
+_LATER_SCHEMES = ("http", "https")
+_URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
+
+
+def _parse_url(option: Option, text: str) -> Endpoint:
+    """Read one endpoint. The text itself is in no message: a URL may carry a password."""
+    if "," in text:
+        raise Unsupported(
+            f'option "{option.name}" names several endpoints, which are not supported yet',
+            None,
+            "Name one endpoint.",
+        )
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:
+        raise BadOption(f'invalid host or port in option "{option.name}"', None, _URL_HINT) from None
+    if parts.scheme in _LATER_SCHEMES:
+        raise Unsupported(f'scheme "{parts.scheme}" in option "{option.name}" is not supported yet', None, _URL_HINT)
+    if parts.scheme not in ("grpc", "grpcs"):
+        raise BadOption(f'option "{option.name}" has no valid scheme', None, _URL_HINT)
+    if "@" in parts.netloc:
+        raise BadOption(
+            f'option "{option.name}" must not hold a user name or password',
+            None,
+            'Set option "token" or "headers" of a user mapping.',
+        )
+    if not parts.hostname or not re.fullmatch(r"[0-9A-Za-z_.:%-]+", parts.hostname):
+        raise BadOption(f'option "{option.name}" names no host', None, _URL_HINT)
+    if port == 0:
+        raise BadOption(f'invalid host or port in option "{option.name}"', None, _URL_HINT)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise BadOption(f'option "{option.name}" must end after the port', None, _URL_HINT)
+    return Endpoint(parts.scheme, parts.hostname, DEFAULT_PORT if port is None else port)
+
+
+def _parse_token(option: Option, text: str) -> str:
+    if re.fullmatch(r"[!-~]+", text):
+        return text
+    raise BadOption(
+        f'invalid value for option "{option.name}"',
+        "A token is one or more printable ASCII characters without spaces.",
+    )
+
+
+# gRPC's rules for metadata: lower-case names, printable values; "grpc-" names and "-bin" values are its own.
+_HEADER_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
+_HEADER_VALUE = re.compile(r"[ -~]*")
+_RESERVED_HEADERS = ("te", "content-type", "user-agent", "host", "connection")
+
+
+def _parse_headers(option: Option, text: str) -> tuple[tuple[str, str], ...]:
+    """Read "name: value" pairs; a value that holds a comma needs the newline form."""
+    headers = []
+    pieces = text.split("\n") if "\n" in text else text.split(",")
+    for position, piece in enumerate((p for p in pieces if p.strip()), start=1):
+        name, colon, value = piece.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        valid = colon and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
+        if not valid or name in _RESERVED_HEADERS:
+            raise BadOption(
+                f'invalid header in option "{option.name}"',
+                f"The header at position {position} is not a valid name, a colon and a printable ASCII value.",
+            )
+        headers.append((name, value))
+    if headers:
+        return tuple(headers)
+    raise BadOption(f'option "{option.name}" must not be empty')
+
+
+_PARSERS: dict[str, Callable[[Option, str], object]] = {
+    "boolean": _parse_boolean,
+    "integer": _parse_integer,
+    "number": _parse_number,
+    "choice": _parse_choice,
+    "name": _parse_name,
+    "shape": _parse_shape,
+    "url": _parse_url,
+    "token": _parse_token,
+    "headers": _parse_headers,
+}
+
+
+def _unknown(level: str, name: str) -> NoReturn:
+    known = _BY_LEVEL[level]
+    message = f'invalid option "{name}"'
+    elsewhere = _BY_NAME.get(name)
+    if elsewhere is not None:
+        raise UnknownOption(message, None, f'Set option "{name}" on {_LEVEL_NAMES[elsewhere.level]}.')
+    closest = difflib.get_close_matches(name.lower(), known, n=1)
+    if closest:
+        raise UnknownOption(message, None, f'Perhaps you meant the option "{closest[0]}".')
+    if not known:
+        raise UnknownOption(message, None, "There are no valid options in this context.")
+    raise UnknownOption(message, None, f"Valid options in this context are: {', '.join(known)}.")
+
+
+def _check_together(level: str, names: Mapping[str, str]) -> None:
+    if level == COLUMN and "input" in names and "output" in names:
+        raise BadOption(
+            'options "input" and "output" cannot be set on the same column',
+            None,
+            "Declare one column for the input and one for the output.",
+        )
+    if level == COLUMN and "output" in names and "optional" in names:
+        raise BadOption('option "optional" cannot be set on an output column', None, 'Drop option "optional".')
+    if level == USER_MAPPING and "token" in names and "headers" in names:
+        headers = _parse_headers(_BY_NAME["headers"], names["headers"])
+        if any(name == "authorization" for name, _ in headers):
+            raise BadOption(
+                'option "token" and a header "authorization" cannot be set together',
+                None,
+                'Set option "token", or the header.',
+            )
+
+
+def read(level: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the options of one level.
+
+    Returns the parsed value or the default of every option of this level, by name. Raises UnknownOption (HV00D),
+    BadOption (22023), MissingOption (HV00J) or Unsupported (0A000).
+    """
+    table = _BY_LEVEL[level]
+    for name in options:
+        if name not in table:
+            _unknown(level, name)
+    _check_together(level, options)
+    for option in table.values():
+        if option.required and option.name not in options:
+            raise MissingOption(
+                f'option "{option.name}" is required for {_LEVEL_NAMES[level]}', None, f"Set it: {option.help}."
+            )
+    return {
+        name: _PARSERS[option.kind](option, options[name]) if name in options else option.default
+        for name, option in table.items()
+    }
+
+
+def split_levels(merged: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Split Multicorn's merged dict of server, user mapping and table options by level.
+
+    Raises UnknownOption for a name of no level, or of a column.
+    """
+    levels: dict[str, dict[str, str]] = {SERVER: {}, USER_MAPPING: {}, TABLE: {}}
+    for name, value in merged.items():
+        option = _BY_NAME.get(name)
+        if option is None or option.level not in levels:
+            _unknown(TABLE, name)
+        levels[option.level][name] = value
+    return levels
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Options of a foreign server, parsed."""
+
+    url: Endpoint
+    connect_timeout_ms: int
+    keepalive_ms: int
+    compression: str
+    max_message_bytes: int
+    default_batch_size: int
+    default_max_in_flight: int
+    default_timeout_ms: int
+    default_max_attempts: int
+
+
+@dataclass(frozen=True)
+class UserOptions:
+    """Options of a user mapping, parsed; kept out of every repr."""
+
+    token: str | None
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return "UserOptions(...)"
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of a foreign table, parsed, the server's defaults put in."""
+
+    model: str
+    version: str
+    batch_size: int
+    max_in_flight: int
+    timeout_ms: int
+    max_attempts: int
+    row_cost: float
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Options of a column, parsed; None where absent. ``index`` counts from 1."""
+
+    input: str | None
+    output: str | None
+    index: int | None
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Server:
+    """A foreign server with the user mapping that applies: what a connection is made from."""
+
+    oid: int
+    name: str
+    options: ServerOptions
+    user: UserOptions
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a foreign table; ``type`` as PostgreSQL's format_type writes it."""
+
+    attnum: int
+    name: str
+    type: str
+    options: ColumnOptions
+
+
+@dataclass(frozen=True)
+class Table:
+    """A foreign table with everything that its catalogs say."""
+
+    oid: int
+    name: str
+    server: Server
+    options: TableOptions
+    columns: tuple[Column, ...]
+
+
+def read_server(oid: int, name: str, server: Mapping[str, str], user: Mapping[str, str]) -> Server:
+    """Parse a foreign server's and a user mapping's options."""
+    return Server(oid, name, ServerOptions(**read(SERVER, server)), UserOptions(**read(USER_MAPPING, user)))
+
+
+def _read_table_options(table: Mapping[str, str], name: str, server: ServerOptions) -> TableOptions:
+    values = read(TABLE, table)
+    if values["model"] is None:
+        values["model"] = name
+    for option in ("batch_size", "max_in_flight", "timeout_ms", "max_attempts"):
+        if values[option] is None:
+            values[option] = getattr(server, f"default_{option}")
+    return TableOptions(**values)
+
+
+def read_table(description: Mapping[str, Any]) -> Table:
+    """Parse a table description as the C library hands it over (its form: see fdw.host)."""
+    server_part = description["server"]
+    server = read_server(server_part["oid"], server_part["name"], server_part["options"], description["user_mapping"])
+    columns: Sequence[Mapping[str, Any]] = description["columns"]
+    return Table(
+        oid=description["oid"],
+        name=description["name"],
+        server=server,
+        options=_read_table_options(description["options"], description["name"], server.options),
+        columns=tuple(
+            Column(
+                column["attnum"],
+                column["name"],
+                column["type"],
+                ColumnOptions(**read(COLUMN, column["options"])),
+            )
+            for column in columns
+        ),
+    )
+
+
+def validate(level: str, options: Mapping[str, str]) -> None:
+    """Check the options of one level as CREATE and ALTER do; raises as read()."""
+    read(level, options)

@@ -1,0 +1,125 @@
+"""Batches in, results out: the sessions of scans.
+
+A batch is packed into tensors at once, cut into requests no larger than the model takes, sent, waited for (by whoever
+polls the ticket), verified and unpacked in the order of its rows. No row comes back that the server did not answer.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Sequence
+
+from fdw import codec, errors, signature
+from fdw.connections import Connection, attempt, connect, forget_model, load_model
+from fdw.options import Table
+from fdw.protocols.base import InferRequest, InputData
+from fdw.tickets import Steps, Ticket, gather
+
+Columns = Sequence[codec.OutputColumn]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One scan of a model table: a connection, a plan, and the batches in flight."""
+
+    table: Table
+    connection: Connection
+    plan: signature.Plan
+    tickets: weakref.WeakSet[Ticket[Columns]] = field(default_factory=weakref.WeakSet)
+
+
+def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
+    """Tie the columns to tensors; the server is asked only if the columns' options do not say everything."""
+    if signature.is_self_described(table):
+        return signature.describe(table, None)
+    connection = connect(table.server)
+    model = yield from load_model(connection, table.options)
+    try:
+        return signature.describe(table, model)
+    except errors.ModelFdwError:
+        forget_model(connection, table.options)
+        raise
+
+
+def open_session(table: Table, bound: Sequence[int], wanted: Sequence[int]) -> Steps[Session]:
+    """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
+    connection = connect(table.server)
+    model = yield from load_model(connection, table.options)
+    try:
+        return Session(table, connection, signature.plan(table, model, bound, wanted))
+    except errors.ModelFdwError:
+        forget_model(connection, table.options)
+        raise
+
+
+def submit(session: Session, rows: int, columns: Sequence[codec.InputColumn]) -> Ticket[Columns]:
+    """Start the inference of a batch.
+
+    ``columns``, ``rows`` values each, are read during this call only. The ticket's result is one column per wanted
+    output. Raises ValueOutOfRange at once.
+    """
+    tensors = [codec.encode(feed, rows, columns) for feed in session.plan.feeds]
+    ticket = Ticket(_predict(session, rows, tensors))
+    session.tickets.add(ticket)
+    return ticket
+
+
+def close(session: Session) -> None:
+    """Cancel whatever is in flight."""
+    for ticket in list(session.tickets):
+        ticket.cancel()
+
+
+def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]) -> Steps[Columns]:
+    """Run a batch as one or more requests, at most max_in_flight of them at once."""
+    step = rows_per_request(session.plan.model, rows)
+    requests = (_request(session, tensors, first, min(first + step, rows)) for first in range(0, rows, step))
+    try:
+        parts = yield from gather(requests, session.table.options.max_in_flight)
+    except errors.ModelFdwError:
+        forget_model(session.connection, session.table.options)
+        raise
+    return [codec.join_columns([part[position] for part in parts]) for position in range(session.plan.wanted_count)]
+
+
+def rows_per_request(model: signature.Model, rows: int) -> int:
+    """Return how many rows a request takes at most: one where the model has no batch dimension."""
+    if not model.batched:
+        return 1
+    return min(rows, model.max_batch_size) if model.max_batch_size > 0 else rows
+
+
+def _request(session: Session, tensors: Sequence[codec.EncodedTensor], first: int, last: int) -> Steps[Columns]:
+    """Send rows first to last (exclusive), and read the answer."""
+    plan, options, connection = session.plan, session.table.options, session.connection
+    rows = last - first
+    batch = (rows,) if plan.model.batched else ()
+    message = InferRequest(
+        options.model,
+        options.version,
+        [
+            InputData(tensor.feed.tensor, tensor.feed.dtype, batch + tensor.feed.row_shape, tensor.rows(first, last))
+            for tensor in tensors
+        ],
+        [fetch.tensor for fetch in plan.fetches],
+    )
+    request = errors.Request(
+        connection.endpoint, connection.server.name, options.model, options.version, options.timeout_ms
+    )
+    reply = yield from attempt(
+        connection, lambda timeout_ms: connection.client.infer(message, timeout_ms), request, options.max_attempts
+    )
+    return _read(plan, rows, reply)
+
+
+def _read(plan: signature.Plan, rows: int, reply: Sequence[codec.Tensor]) -> Columns:
+    by_name = {tensor.name: tensor for tensor in reply}
+    columns: dict[int, codec.OutputColumn] = {}
+    for fetch in plan.fetches:
+        tensor = by_name.get(fetch.tensor)
+        if tensor is None:
+            raise codec.missing_output(fetch, plan.model.name)
+        for pick, column in codec.decode(fetch, plan.model.name, rows, plan.model.batched, tensor):
+            columns[pick.position] = column
+    return [columns[position] for position in range(plan.wanted_count)]

@@ -1,0 +1,132 @@
+"""What the engine asks of a protocol: the interface, and the messages in our own terms.
+
+A protocol knows its wire format and its server's habits; it retries nothing, waits for nothing and raises nothing. Each
+request is a Call that ends at some time, in a value or in a Failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Generic, Protocol, Sequence, TypeVar
+
+from fdw.codec import Tensor
+from fdw.errors import Failure
+from fdw.options import Server
+from fdw.signature import TensorSpec
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Call(Protocol[T_co]):
+    """One request in flight."""
+
+    def done(self) -> bool:
+        """Tell whether the request has ended, without waiting."""
+
+    def failure(self) -> Failure | None:
+        """Return how the request failed; None: it did not. Only after done()."""
+
+    def value(self) -> T_co:
+        """Return the answer. Only after done(), and only without a failure."""
+
+    def cancel(self) -> None:
+        """Give the request up; safe at any time."""
+
+
+@dataclass(frozen=True)
+class Finished(Generic[T]):
+    """A call that needed no request."""
+
+    answer: T
+
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def failure(self) -> Failure | None:
+        """Return None."""
+        return None
+
+    def value(self) -> T:
+        """Return the answer."""
+        return self.answer
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A model's tensors as the server lists them, without what only the configuration tells."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a model's configuration adds to its metadata.
+
+    ``max_batch_size`` 0: no batch dimension of the server's making. ``optional_inputs`` are tensor names;
+    ``parameters`` are pairs of strings.
+    """
+
+    max_batch_size: int = 0
+    decoupled: bool = False
+    sequence: bool = False
+    optional_inputs: frozenset[str] = frozenset()
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A model in the server's repository. ``reason``: why it is not ready, in the server's words, one line."""
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputData:
+    """An input tensor of one request: ``raw`` are little-endian contents."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """One inference: ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors."""
+
+    model: str
+    version: str
+    inputs: Sequence[InputData]
+    outputs: Sequence[str]
+
+
+class Client(Protocol):
+    """A connection to one model server. No method waits for the network; ``timeout_ms`` bounds the request."""
+
+    def metadata(self, model: str, version: str, timeout_ms: int) -> Call[Metadata]:
+        """Ask for a model's tensors."""
+
+    def config(self, model: str, version: str, timeout_ms: int) -> Call[Config]:
+        """Ask for a model's configuration; Config() from a server that has no such call."""
+
+    def index(self, timeout_ms: int) -> Call[tuple[IndexEntry, ...]]:
+        """Ask for the models of the server's repository."""
+
+    def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
+        """Ask for an inference."""
+
+    def renew(self, failed: Call[object]) -> None:
+        """Make later requests use a new connection if they would use the failed call's; others in flight go on."""
+
+
+# Makes a client of a server; the function is called, from any thread, whenever a call may have ended.
+ClientFactory = Callable[[Server, Callable[[], None]], Client]

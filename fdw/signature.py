@@ -1,0 +1,460 @@
+"""A model's inputs and outputs, and which column is which slot of which tensor. No I/O, no numpy.
+
+Dtypes are the names of the Open Inference Protocol (FP32, INT64, BYTES, ...). Shapes are tuples of dimensions, -1 for
+a variable one; a *row shape* is a shape without the batch dimension.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Sequence
+
+from fdw.errors import ModelFdwError, UnboundInput, Unsupported, WrongDtype, WrongTensor
+from fdw.options import Column, Table
+
+INPUT = "i"
+OUTPUT = "o"
+
+ROLE_NAMES = {INPUT: "input", OUTPUT: "output"}
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """How a tensor's elements appear in SQL.
+
+    ``input_kind`` and ``output_kind`` are the seam's codes of the natural SQL type in each role; ``item_bytes`` is the
+    size of one element on the wire, 0 for BYTES.
+    """
+
+    input_kind: str
+    output_kind: str
+    item_bytes: int
+
+
+# Used by IMPORT, describe and the codec alike. Floats of up to 32 bits are taken as double precision, so that every
+# numeric column compares with them, and shown as real.
+DTYPES: dict[str, Dtype] = {
+    "BOOL": Dtype("?", "?", 1),
+    "INT8": Dtype("h", "h", 1),
+    "INT16": Dtype("h", "h", 2),
+    "INT32": Dtype("i", "i", 4),
+    "INT64": Dtype("q", "q", 8),
+    "UINT8": Dtype("h", "h", 1),
+    "UINT16": Dtype("i", "i", 2),
+    "UINT32": Dtype("q", "q", 4),
+    "UINT64": Dtype("Q", "Q", 8),
+    "FP16": Dtype("d", "f", 2),
+    "BF16": Dtype("d", "f", 2),
+    "FP32": Dtype("d", "f", 4),
+    "FP64": Dtype("d", "d", 8),
+    "BYTES": Dtype("s", "s", 0),
+}
+
+KIND_TYPES: dict[str, str] = {
+    "?": "boolean",
+    "h": "smallint",
+    "i": "integer",
+    "q": "bigint",
+    "Q": "numeric(20)",
+    "f": "real",
+    "d": "double precision",
+    "s": "text",
+    "b": "bytea",
+}
+
+
+def kind_of(dtype: str, role: str, column_type: str = "text") -> str:
+    """Return the seam's kind for a dtype in a role; BYTES is 'b' for a bytea column, else 's'."""
+    entry = DTYPES[dtype]
+    kind = entry.input_kind if role == INPUT else entry.output_kind
+    return "b" if kind == "s" and column_type == "bytea" else kind
+
+
+def sql_type(dtype: str, role: str) -> str:
+    """Return the natural SQL type of one element."""
+    return KIND_TYPES[kind_of(dtype, role)]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor as the model's metadata declares it; the shape holds the batch dimension, if there is one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a server tells about a model.
+
+    ``batched``: the first dimension of every tensor is the batch. ``max_batch_size``: rows of one request at most, 0
+    where the server sets no limit. ``parameters``: the string parameters of the model's configuration.
+    """
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool
+    max_batch_size: int
+    decoupled: bool = False
+    sequence: bool = False
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def tensors(self, role: str) -> tuple[TensorSpec, ...]:
+        """Return the inputs or the outputs."""
+        return self.inputs if role == INPUT else self.outputs
+
+    def row_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """Return a tensor's shape for one row."""
+        return spec.shape[1:] if self.batched else spec.shape
+
+
+def is_batched(max_batch_size: int, tensors: Sequence[TensorSpec]) -> bool:
+    """Tell whether the first dimension is the batch.
+
+    It is when the model's configuration says max_batch_size > 0, or when the first dimension of every tensor is -1.
+    """
+    return max_batch_size > 0 or all(spec.shape[:1] == (-1,) for spec in tensors)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Write a shape as option "shape" takes it: [-1,30]."""
+    return f"[{','.join(str(dimension) for dimension in shape)}]"
+
+
+def check_supported(model: Model) -> None:
+    """Refuse models that are no tables: decoupled (streaming) and sequence models (0A000)."""
+    if model.decoupled:
+        raise Unsupported(
+            f'model "{model.name}" is decoupled, which is not supported',
+            "A decoupled model answers any number of responses to a request, so its answers are no rows of the inputs.",
+        )
+    if model.sequence:
+        raise Unsupported(
+            f'model "{model.name}" is a sequence model, which is not supported',
+            "A sequence model keeps state between requests, so its answers depend on more than the inputs.",
+        )
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a column in the model: one tensor, or element ``index`` (from 1) of a vector tensor."""
+
+    column: Column
+    role: str
+    tensor: str
+    index: int | None
+    dtype: str
+    kind: str
+    optional: bool
+
+    @property
+    def attnum(self) -> int:
+        """The column's number in the table."""
+        return self.column.attnum
+
+
+def is_self_described(table: Table) -> bool:
+    """Tell whether the columns' options say everything that planning needs, so that no server is asked."""
+    return all(
+        (column.options.input or column.options.output) and column.options.dtype and column.options.shape is not None
+        for column in table.columns
+    )
+
+
+def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
+    """Tie each column to its tensor, in the order of the table's columns.
+
+    Without a model the columns' own options are believed (see is_self_described). With one, the options are checked
+    against it: WrongTensor (HV005) for names and indexes, WrongDtype (HV004) for dtype and shape.
+    """
+    if model is None:
+        return tuple(_believe(column) for column in table.columns)
+    check_supported(model)
+    return tuple(_tie(table, column, model) for column in table.columns)
+
+
+def _believe(column: Column) -> Slot:
+    options = column.options
+    role = INPUT if options.input else OUTPUT
+    tensor, dtype = options.input or options.output, options.dtype
+    assert tensor is not None
+    assert dtype is not None
+    kind = kind_of(dtype, role, column.type)
+    return Slot(column, role, tensor, options.index, dtype, kind, options.optional)
+
+
+def _column_name(table: Table, column: Column) -> str:
+    return f'column "{column.name}" of foreign table "{table.name}"'
+
+
+def _quoted(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f'"{spec.name}"' for spec in specs) or "none"
+
+
+def _find(specs: Sequence[TensorSpec], name: str) -> TensorSpec | None:
+    return next((spec for spec in specs if spec.name == name), None)
+
+
+def _find_explicit(column: Column, model: Model, role: str, name: str) -> TensorSpec:
+    spec = _find(model.tensors(role), name)
+    if spec is None:
+        raise WrongTensor(
+            f'model "{model.name}" has no {ROLE_NAMES[role]} tensor "{name}"',
+            f'Option "{ROLE_NAMES[role]}" of column "{column.name}" names it.',
+            f"The model's {ROLE_NAMES[role]} tensors are: {_quoted(model.tensors(role))}.",
+        )
+    return spec
+
+
+def _find_tensor(table: Table, column: Column, model: Model) -> tuple[str, TensorSpec]:
+    """Return the role and tensor of a column: by option "input" or "output", else by its own name."""
+    if column.options.input:
+        return INPUT, _find_explicit(column, model, INPUT, column.options.input)
+    if column.options.output:
+        return OUTPUT, _find_explicit(column, model, OUTPUT, column.options.output)
+    as_input, as_output = _find(model.inputs, column.name), _find(model.outputs, column.name)
+    if as_input and as_output:
+        raise WrongTensor(
+            f"{_column_name(table, column)} is ambiguous",
+            f'Model "{model.name}" has both an input and an output tensor of this name.',
+            'Set column option "input" or "output".',
+        )
+    if as_input:
+        return INPUT, as_input
+    if as_output:
+        return OUTPUT, as_output
+    raise WrongTensor(
+        f'{_column_name(table, column)} matches no tensor of model "{model.name}"',
+        f"The model's input tensors are: {_quoted(model.inputs)}; its output tensors are: {_quoted(model.outputs)}.",
+        'Set column option "input" or "output" to a tensor\'s name.',
+    )
+
+
+def _tie(table: Table, column: Column, model: Model) -> Slot:
+    role, spec = _find_tensor(table, column, model)
+    if spec.dtype not in DTYPES:
+        raise Unsupported(
+            f'dtype "{spec.dtype}" of {ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}" is not supported'
+        )
+    _check_declared(table, column, model, role, spec)
+    _check_index(table, column, model, role, spec)
+    kind = kind_of(spec.dtype, role, column.type)
+    optional = role == INPUT and spec.optional
+    return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional)
+
+
+def _check_declared(table: Table, column: Column, model: Model, role: str, spec: TensorSpec) -> None:
+    """Compare options "dtype" and "shape" with the model: it may have changed since the table was made."""
+    declared, actual = [], []
+    if column.options.dtype not in (None, spec.dtype):
+        declared.append(f"dtype {column.options.dtype}")
+        actual.append(f"dtype {spec.dtype}")
+    if column.options.shape not in (None, spec.shape):
+        declared.append(f"shape {shape_text(column.options.shape or ())}")
+        actual.append(f"shape {shape_text(spec.shape)}")
+    if declared:
+        raise WrongDtype(
+            f'{_column_name(table, column)} does not match model "{model.name}"',
+            f"The column declares {' and '.join(declared)}; "
+            f'{ROLE_NAMES[role]} tensor "{spec.name}" has {" and ".join(actual)}.',
+            "Import the foreign table again, or correct the column's options.",
+        )
+
+
+def is_scalar(row_shape: Sequence[int]) -> bool:
+    """Tell whether a row holds one element: shape () or (1,), or (1, 1) and so on."""
+    return all(dimension == 1 for dimension in row_shape)
+
+
+def _check_index(table: Table, column: Column, model: Model, role: str, spec: TensorSpec) -> None:
+    index, row_shape = column.options.index, model.row_shape(spec)
+    tensor = f'{ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}"'
+    if index is None:
+        if not is_scalar(row_shape):
+            raise Unsupported(
+                f"{_column_name(table, column)} is tied to a whole array, which is not supported yet",
+                f"The {tensor} has shape {shape_text(row_shape)} per row.",
+                'Set column option "index" to show one element of a vector.',
+            )
+    elif len(row_shape) > 1 and not is_scalar(row_shape):
+        raise Unsupported(
+            f'option "index" of {_column_name(table, column)} picks from a tensor that is no vector',
+            f"The {tensor} has shape {shape_text(row_shape)} per row.",
+        )
+    elif index > _width(row_shape) >= 0:
+        raise WrongTensor(
+            f'option "index" of {_column_name(table, column)} is out of range',
+            f"The {tensor} has shape {shape_text(row_shape)} per row.",
+            f"Valid values are between 1 and {_width(row_shape)}.",
+        )
+
+
+def _width(row_shape: Sequence[int]) -> int:
+    """Return the number of elements of a row that is a scalar or a vector; -1: variable."""
+    return row_shape[0] if row_shape else 1
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One input tensor of a request and the columns that fill it.
+
+    ``columns``: for each element of a row, in order, the position of its column among the bound ones; ``names`` are
+    those columns' names, for errors. ``row_shape`` has no variable dimension left. ``kind`` is that of the columns.
+    """
+
+    tensor: str
+    dtype: str
+    kinds: tuple[str, ...]
+    row_shape: tuple[int, ...]
+    columns: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One wanted output column: ``element`` of a row (from 0), as ``kind``; ``position`` among the wanted columns."""
+
+    position: int
+    element: int
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """One output tensor of a request, its row shape (-1: variable) and the columns taken from it, maybe none."""
+
+    tensor: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    picks: tuple[Pick, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session sends and reads: made once, used for every batch."""
+
+    model: Model
+    feeds: tuple[Feed, ...]
+    fetches: tuple[Fetch, ...]
+    bound_count: int
+    wanted_count: int
+
+
+def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int]) -> Plan:
+    """Plan the requests of a scan.
+
+    ``bound`` are the attnums of the bound input columns in the order of submit's columns, ``wanted`` those of the
+    outputs in the order of its results; with none wanted the smallest output is requested, because an empty list
+    means "all" in the Open Inference Protocol and a row exists only if the server answered.
+    """
+    slots = describe(table, model)
+    by_attnum = {slot.attnum: slot for slot in slots}
+    bound_slots = [by_attnum[attnum] for attnum in bound]
+    feeds = []
+    for spec in model.inputs:
+        own = [slot for slot in slots if slot.role == INPUT and slot.tensor == spec.name]
+        feeding = {slot.attnum for slot in bound_slots} & {slot.attnum for slot in own}
+        if feeding or not spec.optional:
+            feeds.append(_feed(table, model, spec, own, list(bound)))
+    wanted_slots = [by_attnum[attnum] for attnum in wanted]
+    return Plan(model, tuple(feeds), _fetches(model, wanted_slots), len(bound), len(wanted))
+
+
+def _missing(table: Table, model: Model, spec: TensorSpec, element: int | None) -> ModelFdwError:
+    quoted = spec.name.replace("'", "''")
+    if element is None:
+        return WrongTensor(
+            f'foreign table "{table.name}" has no column for input tensor "{spec.name}" of model "{model.name}"',
+            "The model requires it.",
+            f"Add a column with OPTIONS (input '{quoted}').",
+        )
+    return WrongTensor(
+        f'foreign table "{table.name}" has no column for element {element} of input tensor "{spec.name}" '
+        f'of model "{model.name}"',
+        f"The tensor has shape {shape_text(model.row_shape(spec))} per row; all elements of a vector must be bound.",
+        f"Add a column with OPTIONS (input '{quoted}', index '{element}').",
+    )
+
+
+def _feed(table: Table, model: Model, spec: TensorSpec, slots: Sequence[Slot], bound: list[int]) -> Feed:
+    """Lay the columns of one input tensor out as the elements of a row, none missing, none twice."""
+    elements: dict[int, Slot] = {}
+    for slot in slots:
+        element = slot.index or 1
+        if element in elements:
+            raise WrongTensor(
+                f'columns "{elements[element].column.name}" and "{slot.column.name}" of foreign table "{table.name}" '
+                "feed the same input",
+                f'Both are element {element} of input tensor "{spec.name}" of model "{model.name}".',
+                'Correct option "input" or "index" of one of them.',
+            )
+        elements[element] = slot
+    row_shape = model.row_shape(spec)
+    if not elements:
+        raise _missing(table, model, spec, None)
+    # A row of variable length is as long as the table says.
+    width = max(elements) if _width(row_shape) < 0 else _width(row_shape)
+    for element in range(1, width + 1):
+        if element not in elements:
+            raise _missing(table, model, spec, element)
+        if elements[element].attnum not in bound:
+            raise unbound(table.name, elements[element].column.name)
+    ordered = [elements[element] for element in range(1, width + 1)]
+    return Feed(
+        tensor=spec.name,
+        dtype=spec.dtype,
+        kinds=tuple(slot.kind for slot in ordered),
+        row_shape=(width,) if row_shape == (-1,) else row_shape,
+        columns=tuple(bound.index(slot.attnum) for slot in ordered),
+        names=tuple(slot.column.name for slot in ordered),
+    )
+
+
+def _identifier(name: str) -> str:
+    """Quote an SQL identifier where that is needed."""
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def unbound(table_name: str, column_name: str) -> UnboundInput:
+    """Build the error of a scan that lacks an equality on an input column; the C library has the same text."""
+    table, column = _identifier(table_name), _identifier(column_name)
+    return UnboundInput(
+        f'input column "{column_name}" of foreign table "{table_name}" is not bound',
+        None,
+        f'Give it a value with an equality, such as "WHERE {column} = ..." or "JOIN ... ON {table}.{column} = ...".',
+    )
+
+
+def _fetches(model: Model, wanted: Sequence[Slot]) -> tuple[Fetch, ...]:
+    names = {slot.tensor for slot in wanted}
+    specs = [spec for spec in model.outputs if spec.name in names]
+    if not specs and model.outputs:
+        specs = [min(model.outputs, key=lambda spec: _row_bytes(model, spec))]
+    return tuple(
+        Fetch(
+            spec.name,
+            spec.dtype,
+            model.row_shape(spec),
+            tuple(
+                Pick(position, (slot.index or 1) - 1, slot.kind, slot.column.name)
+                for position, slot in enumerate(wanted)
+                if slot.tensor == spec.name
+            ),
+        )
+        for spec in specs
+    )
+
+
+def _row_bytes(model: Model, spec: TensorSpec) -> int:
+    """Estimate a row's size in bytes; 64 for a string and for a variable dimension, for want of better."""
+    size = DTYPES[spec.dtype].item_bytes if spec.dtype in DTYPES else 0
+    size = size or 64
+    for dimension in model.row_shape(spec):
+        size *= 64 if dimension < 0 else dimension
+    return size

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fdw
+from fdw import wrapper
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_class_is_where_users_catalogs_say() -> None:
+    assert fdw.ModelFdw is wrapper.ModelFdw
+    assert fdw.__all__ == ["ModelFdw"]
+    with pytest.raises(AttributeError):
+        fdw.Nothing  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    python("import sys, fdw; assert not [m for m in sys.modules if m.startswith('fdw.')]")
+
+
+def test_no_thread_is_made_at_import() -> None:
+    python(
+        "import os, fdw.host, fdw.wrapper\n"
+        "fdw.host.load_engine()\n"
+        "threads = os.listdir('/proc/self/task')\n"
+        "assert len(threads) == 1, threads\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "pip"), [("grpc", "grpcio"), ("tritonclient", "tritonclient[grpc]"), ("numpy", "numpy")]
+)
+def test_a_missing_package_is_an_error_and_validation_goes_on(package: str, pip: str) -> None:
+    python(
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from fdw import errors, host\n"
+        "host.validate('server', {'url': 'grpc://h:1'})\n"
+        "server = {'oid': 1, 'name': 's', 'options': {'url': 'grpc://h:1'}}\n"
+        "try:\n"
+        "    host.import_schema(server, {}, 'models', 'all', [], {})\n"
+        "except errors.MissingPackage as error:\n"
+        f"    assert error.message == 'could not import Python package \"{package}\"', error.message\n"
+        f"    assert \"pip install '{pip}'\" in error.hint\n"
+        "else:\n"
+        "    raise SystemExit('no error')\n"
+    )
+
+
+def test_the_version_is_the_control_files() -> None:
+    reported = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "--version"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    control = (ROOT / "sql" / "model_fdw.control").read_text()
+    assert f"default_version = '{reported.split()[-1]}'" in control
