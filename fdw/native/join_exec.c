@@ -214,7 +214,11 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 		int			column = state->nouter + foreach_current_index(cell);
 		AttrNumber	attnum = lfirst_int(cell);
 		int			input = position_of(state->inputs, attnum);
+		ModelColumn *model_column = model_table_column(state->table, attnum);
 
+		if (attnum > 0 && model_column == NULL)
+			elog(ERROR, "column %d of foreign table \"%s\" is not known",
+				 attnum, state->table->name);
 		if (attnum == TableOidAttributeNumber)
 			state->tableoid_column = column;
 		else if (attnum == InvalidAttrNumber)
@@ -225,7 +229,7 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 			if (is_read(columns, column))
 				keep_column(state, column, input, true);
 		}
-		else if (!model_table_column(state->table, attnum)->input &&
+		else if (!model_column->input &&
 				 is_read(columns, column))
 		{
 			OutputColumn *output = &state->outputs[state->noutputs];

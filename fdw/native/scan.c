@@ -268,6 +268,30 @@ add_parameterised_path(PlannerInfo *root, RelOptInfo *rel,
 }
 
 /*
+ * All relations whose columns conditions compare with those of a member's
+ * parent: a set that serves every member, whichever conditions it uses.
+ */
+static Relids
+parent_sources(PlannerInfo *root, RelOptInfo *rel)
+{
+	Index		parent = root->append_rel_array[rel->relid]->parent_relid;
+	Relids		sources = NULL;
+	ListCell   *cell;
+
+	foreach(cell, find_base_rel(root, parent)->joininfo)
+		sources = bms_add_members(sources,
+								  lfirst_node(RestrictInfo, cell)->clause_relids);
+	foreach(cell, root->eq_classes)
+	{
+		EquivalenceClass *class = lfirst(cell);
+
+		if (bms_is_member(parent, class->ec_relids))
+			sources = bms_add_members(sources, class->ec_relids);
+	}
+	return bms_del_member(bms_intersect(sources, root->all_baserels), parent);
+}
+
+/*
  * FDW callback: one path for constants and parameters, or one that raises
  * "not bound", and the parameterised ones for joins that cannot be batched.
  *
@@ -292,6 +316,8 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		return;
 	}
 	clauses = join_clauses(root, rel, table, &sources);
+	if (member)
+		sources = lappend(sources, parent_sources(root, rel));
 	/* the error names an input that no join binds either, if there is one */
 	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
 		bindings.unbound = best.unbound;

@@ -13,7 +13,8 @@
  * This is done only where the value is computed for every row anyway: in the
  * select list, in the argument of an aggregate, or in a condition on one
  * relation; not under CASE, COALESCE, AND or OR, and not in a query with
- * LIMIT.  A subquery that could find more than one row (a list) stays as it
+ * LIMIT.  A correlated IN that is a condition by itself is treated alike, its
+ * value being that of its comparison with the one row.  A subquery that could find more than one row (a list) stays as it
  * is, and so raises its error.
  *
  *-------------------------------------------------------------------------
@@ -63,7 +64,8 @@ collect_subplans(Node *node, List **subplans)
 	switch (nodeTag(node))
 	{
 		case T_SubPlan:
-			*subplans = list_append_unique(*subplans, node);
+			if (((SubPlan *) node)->subLinkType == EXPR_SUBLINK)
+				*subplans = list_append_unique(*subplans, node);
 			return false;
 		case T_List:
 		case T_TargetEntry:
@@ -107,6 +109,7 @@ collect_aggregated(Node *node, List **subplans)
 typedef struct ArgumentContext
 {
 	SubPlan    *subplan;
+	Node	   *result;			/* of the subquery, for the test of an IN */
 	Index		from;			/* the model's varno in the subquery */
 	Index		to;				/* and in the outer query */
 } ArgumentContext;
@@ -128,6 +131,9 @@ use_arguments(Node *node, ArgumentContext *context)
 		forboth(id, context->subplan->parParam, arg, context->subplan->args)
 			if (lfirst_int(id) == ((Param *) node)->paramid)
 				return copyObject(lfirst(arg));
+		if (list_member_int(context->subplan->paramIds,
+							((Param *) node)->paramid))
+			return copyObject(context->result);
 		return copyObject(node);
 	}
 	if (IsA(node, Var) && ((Var *) node)->varno == context->from)
@@ -214,8 +220,10 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 	ArgumentContext context;
 	List	   *header;
 
-	if (subplan->subLinkType != EXPR_SUBLINK || subplan->setParam != NIL ||
-		subplan->parParam == NIL)
+	if ((subplan->subLinkType != EXPR_SUBLINK &&
+		 subplan->subLinkType != ANY_SUBLINK) ||
+		subplan->setParam != NIL || subplan->parParam == NIL ||
+		subplan->useHashTable)
 		return false;
 	scan = list_nth(root->glob->subplans, subplan->plan_id - 1);
 	subroot = list_nth(root->glob->subroots, subplan->plan_id - 1);
@@ -230,6 +238,7 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 		return false;
 
 	context.subplan = subplan;
+	context.result = NULL;
 	context.from = scan->scan.scanrelid;
 	context.to = add_range_table_entry(root, entry);
 	header = list_nth(scan->fdw_private, SCAN_PRIVATE_HEADER);
@@ -247,6 +256,13 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 		use_arguments((Node *) scan->scan.plan.qual, &context);
 	parts->subquery = subplan;
 	parts->answer = (Expr *) use_arguments((Node *) answer->expr, &context);
+	if (subplan->subLinkType == ANY_SUBLINK)
+	{
+		/* the comparison reads the outer query's columns already */
+		context.result = (Node *) parts->answer;
+		context.from = 0;
+		parts->answer = (Expr *) use_arguments(subplan->testexpr, &context);
+	}
 	return true;
 }
 
@@ -418,6 +434,10 @@ conditions_with_subplans(RelOptInfo *rel, List **subplans)
 		if (rinfo->security_level < level)
 			continue;
 		collect_subplans((Node *) rinfo->clause, subplans);
+		/* an IN that finds no row is false; only here NULL is as good */
+		if (IsA(rinfo->clause, SubPlan) &&
+			((SubPlan *) rinfo->clause)->subLinkType == ANY_SUBLINK)
+			*subplans = lappend(*subplans, rinfo->clause);
 		if (list_length(*subplans) > known)
 			conditions = lappend(conditions, rinfo->clause);
 	}
