@@ -191,6 +191,15 @@ class Tensor:
     raw: Optional[bytes]
     items: Optional[Sequence[Any]] = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the contents; of typed ones, what they would take as raw contents."""
+        if self.raw is not None:
+            return len(self.raw)
+        if self.dtype == "BYTES":
+            return sum(4 + len(item) for item in self.items or ())
+        return len(self.items or ()) * np.dtype(DTYPE_NUMPY.get(self.dtype, "u1")).itemsize
+
 
 def decode(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tensor) -> List[Tuple[Pick, OutputColumn]]:
     """Verify one output tensor of a reply and take its wanted columns.

@@ -184,6 +184,19 @@ def submit(session: predictor.Session, nrows: int, columns: Sequence[codec.Input
     return ticket
 
 
+def traffic(session: predictor.Session) -> tuple[int, int]:
+    """Return the bytes of tensors that the scan has sent and received so far."""
+    return session.traffic.sent, session.traffic.received
+
+
+def statistics(session: predictor.Session) -> Ticket[tuple[int, int] | None]:
+    """Ask the server for the time that the model's requests waited and took, of all clients since it was loaded.
+
+    The result is (queue, compute) in microseconds, or None where the server does not tell. Raises nothing.
+    """
+    return Ticket(load_engine().predictor.statistics(session))
+
+
 def close(session: predictor.Session) -> None:
     """End a scan: cancel whatever is in flight; safe twice."""
     engine = load_engine()

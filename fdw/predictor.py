@@ -18,6 +18,16 @@ from fdw.tickets import Steps, Ticket, gather
 
 Columns = Sequence[codec.OutputColumn]
 
+STATISTICS_TIMEOUT_MS = 1000
+
+
+@dataclass
+class Traffic:
+    """Bytes of tensors that a scan has sent and received, retries counted once."""
+
+    sent: int = 0
+    received: int = 0
+
 
 @dataclass(frozen=True, eq=False)
 class Session:
@@ -27,6 +37,7 @@ class Session:
     connection: Connection
     plan: signature.Plan
     tickets: weakref.WeakSet[Ticket[Columns]] = field(default_factory=weakref.WeakSet)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
@@ -71,6 +82,27 @@ def close(session: Session) -> None:
         ticket.cancel()
 
 
+def statistics(session: Session) -> Steps[tuple[int, int] | None]:
+    """Ask the server how long the model's requests have waited and been computed, in microseconds.
+
+    The counters are the server's, for all clients since the model was loaded. Nothing depends on them: the result is
+    None where the server does not count or does not answer within STATISTICS_TIMEOUT_MS.
+    """
+    options = session.table.options
+    call = session.connection.client.statistics(options.model, options.version, STATISTICS_TIMEOUT_MS)
+    try:
+        while not call.done():
+            yield None
+    finally:
+        call.cancel()
+    if call.failure() is not None:
+        return None
+    times = call.value()
+    if times.queue_ns is None or times.compute_ns is None:
+        return None
+    return times.queue_ns // 1000, times.compute_ns // 1000
+
+
 def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]) -> Steps[Columns]:
     """Run a batch as one or more requests, at most max_in_flight of them at once."""
     step = rows_per_request(session.plan.model, rows)
@@ -107,9 +139,11 @@ def _request(session: Session, tensors: Sequence[codec.EncodedTensor], first: in
     request = errors.Request(
         connection.endpoint, connection.server.name, options.model, options.version, options.timeout_ms
     )
+    session.traffic.sent += sum(len(data.raw) for data in message.inputs)
     reply = yield from attempt(
         connection, lambda timeout_ms: connection.client.infer(message, timeout_ms), request, options.max_attempts
     )
+    session.traffic.received += sum(tensor.size for tensor in reply)
     return _read(plan, rows, reply)
 
 

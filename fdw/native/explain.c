@@ -67,9 +67,12 @@ model_explain_quals(const char *label, List *quals, PlanState *planstate,
 										   context, prefix, false), es);
 }
 
-/* Show what was sent and, with timing, where the time went. */
+/*
+ * Show what was sent and, with timing, where the time went.  "server" are the
+ * server's own counters, which do not tell one client from another.
+ */
 void
-model_explain_counters(int64 *counters, ExplainState *es)
+model_explain_counters(int64 *counters, ServerTimes server, ExplainState *es)
 {
 	static const struct
 	{
@@ -80,6 +83,8 @@ model_explain_counters(int64 *counters, ExplainState *es)
 		{"Rows Sent", COUNT_ROWS_SENT},
 		{"Largest Batch", COUNT_LARGEST_BATCH},
 		{"Rows Not Sent", COUNT_ROWS_UNMATCHED},
+		{"Bytes Sent", COUNT_BYTES_SENT},
+		{"Bytes Received", COUNT_BYTES_RECEIVED},
 	},
 				times[] = {
 		{"Gather Time", COUNT_GATHER_TIME},
@@ -103,4 +108,10 @@ model_explain_counters(int64 *counters, ExplainState *es)
 	for (int i = 0; i < lengthof(times); i++)
 		ExplainPropertyFloat(times[i].label, "ms",
 							 counters[times[i].counter] / 1000.0, 3, es);
+	if (!server.known)
+		return;
+	ExplainPropertyFloat("Server-Wide Queue Time", "ms", server.queue / 1000.0,
+						 3, es);
+	ExplainPropertyFloat("Server-Wide Compute Time", "ms",
+						 server.compute / 1000.0, 3, es);
 }

@@ -809,6 +809,7 @@ model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		int64		totals[NCOUNTERS];
 
 		total_counters(state, totals);
-		model_explain_counters(totals, es);
+		model_explain_counters(totals,
+							   model_stream_server_times(state->stream), es);
 	}
 }

@@ -67,6 +67,8 @@ typedef enum HostFunction
 	HOST_COLLECT,
 	HOST_CANCEL,
 	HOST_CLOSE,
+	HOST_TRAFFIC,
+	HOST_STATISTICS,
 	HOST_IMPORT_SCHEMA,
 	HOST_NFUNCTIONS
 } HostFunction;
@@ -196,6 +198,8 @@ typedef enum ModelCounter
 	COUNT_ROWS_SENT,
 	COUNT_LARGEST_BATCH,
 	COUNT_ROWS_UNMATCHED,		/* a NULL input or a condition on inputs */
+	COUNT_BYTES_SENT,			/* of tensors */
+	COUNT_BYTES_RECEIVED,
 	COUNT_GATHER_TIME,			/* outer rows, inputs, buffers */
 	COUNT_SUBMIT_TIME,			/* tensors, sending */
 	COUNT_WAIT_TIME,			/* for the server */
@@ -208,6 +212,14 @@ typedef struct SharedCounters
 {
 	pg_atomic_uint64 values[NCOUNTERS];
 } SharedCounters;
+
+/* the server's own times for the model, all clients; microseconds */
+typedef struct ServerTimes
+{
+	bool		known;
+	int64		queue;
+	int64		compute;
+} ServerTimes;
 
 typedef struct ModelStream
 {
@@ -232,6 +244,8 @@ typedef struct ModelStream
 	bool		exhausted;		/* no further rows to send */
 	int64		counters[NCOUNTERS];
 	SharedCounters *shared;		/* where a parallel worker counts, too */
+	bool		measure;		/* will EXPLAIN ANALYZE ask? */
+	ServerTimes start;			/* ... then these are of the start */
 	MemoryContext context;
 	MemoryContextCallback callback;
 } ModelStream;
@@ -256,6 +270,7 @@ extern Datum model_stream_output(ModelStream *stream, ModelBatch *batch,
 								 bool *isnull);
 extern void model_stream_count(ModelStream *stream, ModelCounter counter,
 							   int64 value);
+extern ServerTimes model_stream_server_times(ModelStream *stream);
 extern void model_stream_reset(ModelStream *stream);
 extern void model_stream_close(ModelStream *stream);
 
@@ -395,6 +410,7 @@ extern void model_explain_bindings(ModelTable *table, List *attnums,
 extern void model_explain_quals(const char *label, List *quals,
 								PlanState *planstate, List *ancestors,
 								ExplainState *es);
-extern void model_explain_counters(int64 *counters, ExplainState *es);
+extern void model_explain_counters(int64 *counters, ServerTimes times,
+								   ExplainState *es);
 
 #endif							/* MODEL_FDW_H */

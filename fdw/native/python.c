@@ -49,6 +49,8 @@ static const char *const host_function_names[HOST_NFUNCTIONS] = {
 	[HOST_COLLECT] = "collect",
 	[HOST_CANCEL] = "cancel",
 	[HOST_CLOSE] = "close",
+	[HOST_TRAFFIC] = "traffic",
+	[HOST_STATISTICS] = "statistics",
 	[HOST_IMPORT_SCHEMA] = "import_schema",
 };
 

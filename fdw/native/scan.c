@@ -763,7 +763,8 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 						list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
 						&node->ss.ps, NIL, es);
 	if (state->stream)
-		model_explain_counters(state->stream->counters, es);
+		model_explain_counters(state->stream->counters,
+							   model_stream_server_times(state->stream), es);
 }
 
 /* Fill in the callbacks of plain scans. */

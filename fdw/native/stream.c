@@ -113,6 +113,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 
 	stream->table = table;
 	stream->context = context;
+	stream->measure = parent->state->es_instrument != 0;
 	stream->inputs = palloc0(sizeof(ModelInput) * (list_length(inputs) + 1));
 	foreach(cell, inputs)
 		model_input_init(&stream->inputs[stream->ninputs++],
@@ -179,6 +180,58 @@ output_column(ModelStream *stream, int i)
 	return stream->outputs[i];
 }
 
+/* Ask the server for its counters, if it has any. */
+static ServerTimes
+read_server_times(ModelStream *stream)
+{
+	ServerTimes times = {0};
+	PyObject   *result;
+
+	stream->ticket = model_python_call(HOST_STATISTICS,
+									   Py_BuildValue("(O)", stream->session));
+	result = model_python_finish(stream->ticket);
+	model_python_release(stream->ticket);
+	stream->ticket = NULL;
+	if (PyTuple_Check(result))
+	{
+		times.known = true;
+		times.queue = PyLong_AsLongLong(PyTuple_GetItem(result, 0));
+		times.compute = PyLong_AsLongLong(PyTuple_GetItem(result, 1));
+	}
+	model_python_release(result);
+	return times;
+}
+
+/* What the server's counters have grown by since the session was opened. */
+ServerTimes
+model_stream_server_times(ModelStream *stream)
+{
+	ServerTimes times = {0};
+
+	if (stream->session == NULL || !stream->start.known)
+		return times;
+	times = read_server_times(stream);
+	times.queue -= stream->start.queue;
+	times.compute -= stream->start.compute;
+	return times;
+}
+
+/* Count the bytes of an answered batch. */
+static void
+count_traffic(ModelStream *stream)
+{
+	PyObject   *result = model_python_call(HOST_TRAFFIC,
+										   Py_BuildValue("(O)", stream->session));
+	int64		sent = PyLong_AsLongLong(PyTuple_GetItem(result, 0));
+	int64		received = PyLong_AsLongLong(PyTuple_GetItem(result, 1));
+
+	model_stream_count(stream, COUNT_BYTES_SENT,
+					   sent - stream->counters[COUNT_BYTES_SENT]);
+	model_stream_count(stream, COUNT_BYTES_RECEIVED,
+					   received - stream->counters[COUNT_BYTES_RECEIVED]);
+	model_python_release(result);
+}
+
 /* Open the session: the model is looked up and compared with the table. */
 static void
 open_session(ModelStream *stream)
@@ -199,6 +252,8 @@ open_session(ModelStream *stream)
 	stream->session = model_python_finish(stream->ticket);
 	model_python_release(stream->ticket);
 	stream->ticket = NULL;
+	if (stream->measure)
+		stream->start = read_server_times(stream);
 }
 
 /* Python's view of one input column. */
@@ -325,6 +380,8 @@ finish(ModelStream *stream, ModelBatch *batch)
 	batch->ticket = NULL;
 	model_python_release(ticket);
 	count_time(stream, COUNT_WAIT_TIME, &start);
+	if (stream->measure || stream->shared)
+		count_traffic(stream);
 	if (!PyList_Check(batch->result) ||
 		PyList_Size(batch->result) != stream->noutputs)
 		elog(ERROR, "unexpected number of output columns");

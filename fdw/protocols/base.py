@@ -80,6 +80,14 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What a server counted of a model since it loaded it, for all clients together; None: it does not count."""
+
+    queue_ns: int | None = None
+    compute_ns: int | None = None
+
+
+@dataclass(frozen=True)
 class IndexEntry:
     """A model in the server's repository. ``reason``: why it is not ready, in the server's words, one line."""
 
@@ -120,6 +128,9 @@ class Client(Protocol):
 
     def index(self, timeout_ms: int) -> Call[tuple[IndexEntry, ...]]:
         """Ask for the models of the server's repository."""
+
+    def statistics(self, model: str, version: str, timeout_ms: int) -> Call[Statistics]:
+        """Ask how long a model's requests have waited and been computed; Statistics() where that is not counted."""
 
     def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
         """Ask for an inference."""

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from fdw.codec import Tensor
 from fdw.errors import Failure
 from fdw.options import Server, ServerOptions
-from fdw.protocols.base import Call, Config, IndexEntry, InferRequest, Metadata
+from fdw.protocols.base import Call, Config, IndexEntry, InferRequest, Metadata, Statistics
 from fdw.signature import TensorSpec
 
 T = TypeVar("T")
@@ -181,6 +181,11 @@ class TritonGrpc:
         """Ask for the repository's models (RepositoryIndex, Triton's extension)."""
         return self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout_ms, _parse_index)
 
+    def statistics(self, model: str, version: str, timeout_ms: int) -> Call[Statistics]:
+        """Ask for a model's cumulative times (ModelStatistics, Triton's extension), all versions together if ''."""
+        message = service_pb2.ModelStatisticsRequest(name=model, version=version)
+        return self._call("ModelStatistics", message, timeout_ms, _parse_statistics, Statistics())
+
     def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
         """Ask for an inference (ModelInfer, raw contents)."""
         message = service_pb2.ModelInferRequest(model_name=request.model, model_version=request.version)
@@ -213,6 +218,15 @@ def _parse_config(response: Any) -> Config:
         sequence=config.HasField("sequence_batching"),
         optional_inputs=frozenset(tensor.name for tensor in config.input if tensor.optional),
         parameters=tuple((name, value.string_value) for name, value in sorted(config.parameters.items())),
+    )
+
+
+def _parse_statistics(response: Any) -> Statistics:
+    """Add up a model's versions; computing includes the copies of inputs and outputs."""
+    counted = [model.inference_stats for model in response.model_stats]
+    return Statistics(
+        sum(times.queue.ns for times in counted),
+        sum(times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns for times in counted),
     )
 
 
