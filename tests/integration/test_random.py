@@ -8,15 +8,21 @@ decides which it reads.
 from __future__ import annotations
 
 import random
+import shutil
+import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Database, set_table_options
+
+from dev.servers import default_places
 
 Connection = psycopg.Connection[Any]
 
@@ -24,7 +30,12 @@ QUERIES = 2000
 SEED = 20261123
 NODE = "Model Join"
 
+SOURCES = Path(__file__).parents[2]
+MODELS = ("ml.affine", "ml.chain")
+
+# Batch sizes take turns over the parts of a run.
 BATCH_SIZES = (1, 3, 4096)
+PARTS = 12
 # Planner settings that are turned off in turn; the empty one leaves all on.
 SETTINGS = (
     "",
@@ -284,9 +295,42 @@ def session(database: Database) -> Iterator[Connection]:
         connection.execute("DROP SCHEMA IF EXISTS reference, local CASCADE")
         connection.execute(SET_UP)
         yield connection
+        connection.execute("RESET ALL")
         connection.execute("DROP SCHEMA reference, local CASCADE")
-        for table in ("ml.affine", "ml.chain"):
+        for table in MODELS:
             set_table_options(connection, table, batch_size=None)
+
+
+@pytest.fixture
+def broken_session(database: Database) -> Iterator[Connection]:
+    """The same in a database whose library was built with a defect: it exchanges the answers of neighbours."""
+    places = default_places()
+    with tempfile.TemporaryDirectory(prefix="model_fdw-broken-") as directory:
+        Path(directory).chmod(0o755)  # the server's user reads it
+        native = Path(directory) / "fdw" / "native"
+        shutil.copytree(SOURCES / "fdw" / "native", native, ignore=shutil.ignore_patterns("*.o", "*.so"))
+        shutil.copytree(SOURCES / "sql", Path(directory) / "sql")
+        command = ["make", "-C", str(native), f"PG_CONFIG={places.pg_config}", f"PYTHON={places.venv_python}"]
+        subprocess.run([*command, "COPT=-DMODEL_FDW_BREAK_MAPPING"], check=True, capture_output=True)
+        with database.connect() as administrator:
+            administrator.execute("DROP DATABASE IF EXISTS broken")
+            administrator.execute("CREATE DATABASE broken")
+        conninfo = database.postgres.conninfo("broken")
+        with psycopg.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
+            library = native / "model_fdw.so"
+            connection.execute(
+                f"CREATE FUNCTION handler() RETURNS fdw_handler LANGUAGE c AS '{library}', 'model_fdw_handler'".encode()
+            )
+            connection.execute("CREATE FOREIGN DATA WRAPPER broken HANDLER handler")
+            connection.execute(
+                f"CREATE SERVER broken FOREIGN DATA WRAPPER broken OPTIONS (url '{database.triton.url}')".encode()
+            )
+            connection.execute("CREATE SCHEMA ml")
+            connection.execute("IMPORT FOREIGN SCHEMA models LIMIT TO (affine, chain) FROM SERVER broken INTO ml")
+            connection.execute(SET_UP)
+            yield connection
+        with database.connect() as administrator:
+            administrator.execute("DROP DATABASE broken")
 
 
 def rows(session: Connection, schema: str, sql: str) -> Counter[tuple[Any, ...]] | str:
@@ -298,37 +342,65 @@ def rows(session: Connection, schema: str, sql: str) -> Counter[tuple[Any, ...]]
         return str(error.sqlstate)
 
 
-def test_random_queries(session: Connection) -> None:
-    source = random.Random(SEED)
-    shapes: Counter[str] = Counter()
-    batched: Counter[str] = Counter()
-    began = time.monotonic()
-    for number in range(QUERIES):
-        if number % (QUERIES // 12) == 0:
-            size = BATCH_SIZES[number // (QUERIES // 12) % len(BATCH_SIZES)]
-            for table in ("ml.affine", "ml.chain"):
-                set_table_options(session, table, batch_size=size)
-        query = write_query(source)
+@dataclass
+class Run:
+    """What a run of random queries found."""
+
+    shapes: Counter[str] = field(default_factory=Counter)
+    batched: Counter[str] = field(default_factory=Counter)
+    difference: str = ""
+
+    def query(self, session: Connection, query: Query, setting: str) -> bool:
+        """Compare one query's rows; describe the first difference."""
         sql = finish(query)
-        setting = SETTINGS[number % len(SETTINGS)]
         if setting:
             session.execute(f"SET {setting} = off".encode())
         expected = rows(session, "reference", sql)
+        assert isinstance(expected, Counter), f"this is no query: {sql}"
         actual = rows(session, "ml", sql)
         plan = "\n".join(row[0] for row in session.execute(f"EXPLAIN {sql}".encode()))
         session.execute("SET model_fdw.enable_model_join = off")
         one_by_one = rows(session, "ml", sql)
         session.execute("RESET ALL")
-        assert isinstance(expected, Counter), f"query {number} is no query: {sql}"
-        assert actual == expected, f"query {number}, {setting} off, batches of {size}: {sql}\n{plan}"
-        assert one_by_one == expected, f"query {number}, {setting} off, row by row: {sql}"
-        shapes.update(query.shapes)
+        self.shapes.update(query.shapes)
         if NODE in plan:
-            batched.update([*query.shapes, "all"])
+            self.batched.update([*query.shapes, "all"])
+        if actual != expected:
+            self.difference = f"with {setting or 'nothing'} off: {sql}\n{plan}"
+        elif one_by_one != expected:
+            self.difference = f"with {setting or 'nothing'} and the Model Join off: {sql}"
+        return not self.difference
+
+
+def run_queries(session: Connection, count: int) -> Run:
+    """Run random queries, up to the first whose rows differ."""
+    run = Run()
+    source = random.Random(SEED)
+    for number in range(count):
+        part = number * PARTS // count
+        if number == 0 or part != (number - 1) * PARTS // count:
+            for table in MODELS:
+                set_table_options(session, table, batch_size=BATCH_SIZES[part % len(BATCH_SIZES)])
+        if not run.query(session, write_query(source), SETTINGS[number % len(SETTINGS)]):
+            run.difference = f"query {number}, {run.difference}"
+            break
+    return run
+
+
+def test_random_queries(session: Connection) -> None:
+    began = time.monotonic()
+    run = run_queries(session, QUERIES)
     print(f"\n{QUERIES} random queries in {time.monotonic() - began:.0f} s, seed {SEED}; with the Model Join:")
-    for shape, count in sorted(shapes.items()):
-        print(f"  {shape:<14} {batched[shape]:5} of {count}")
-    print(f"  {'all':<14} {batched['all']:5} of {QUERIES}")
-    assert batched["all"] >= 0.6 * QUERIES
-    missing = {shape: batched[shape] for shape in shapes if batched[shape] < 20}
-    assert not missing, "too few plans with the node"
+    for shape, count in sorted(run.shapes.items()):
+        print(f"  {shape:<14} {run.batched[shape]:5} of {count}")
+    print(f"  {'all':<14} {run.batched['all']:5} of {QUERIES}")
+    assert not run.difference
+    assert run.batched["all"] >= 0.6 * QUERIES
+    rare = {shape: run.batched[shape] for shape in run.shapes if run.batched[shape] < 20}
+    assert not rare, "too few plans with the node"
+
+
+def test_a_broken_mapping_is_caught(broken_session: Connection) -> None:
+    run = run_queries(broken_session, 100)
+    print(f"\nthe defect was found: {run.difference.splitlines()[0] if run.difference else 'no'}")
+    assert "Model Join" in run.difference
