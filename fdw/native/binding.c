@@ -61,15 +61,32 @@ model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
 	return var && var->varattno == attnum;
 }
 
+/*
+ * Is the condition a boolean column or its negation?  The planner has made it
+ * of "column = true" or "column = false", so return this constant.
+ */
+static Expr *
+boolean_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum)
+{
+	bool		negated = is_notclause(clause);
+	Var		   *var = (Var *) (negated ? get_notclausearg(clause) : clause);
+
+	if (IsA(var, Var) && var->varno == rel->relid &&
+		var->varattno == attnum && var->varlevelsup == 0)
+		return (Expr *) makeBoolConst(!negated, false);
+	return NULL;
+}
+
 /* Is the condition "column = value"?  Then return the value. */
 static Expr *
 equality_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 {
 	OpExpr	   *op = (OpExpr *) clause;
 
+	*cast = false;
 	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 ||
 		!op_mergejoinable(op->opno, exprType(linitial(op->args))))
-		return NULL;
+		return boolean_value(clause, rel, attnum);
 	for (int side = 0; side < 2; side++)
 	{
 		Var		   *var;
