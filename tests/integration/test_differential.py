@@ -1,0 +1,300 @@
+"""A query over model tables gives the rows that it gives over local tables with the same contents, whatever the plan."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Database
+from psycopg import errors
+from shapes import BATCH_SIZES, GROUPS, REFUSED, Shape, data, local_models, models
+
+Connection = psycopg.Connection[Any]
+
+SCHEMAS = [f"model_{batch_size}" for batch_size in BATCH_SIZES]
+
+PARALLEL = {
+    "max_parallel_workers_per_gather": "2",
+    "parallel_setup_cost": "0",
+    "parallel_tuple_cost": "0",
+    "min_parallel_table_scan_size": "0",
+    "min_parallel_index_scan_size": "0",
+}
+NODE_OFF = {"model_fdw.enable_model_join": "off"}
+METHODS = (
+    "hashjoin",
+    "mergejoin",
+    "nestloop",
+    "memoize",
+    "material",
+    "sort",
+    "incremental_sort",
+    "indexscan",
+    "indexonlyscan",
+    "bitmapscan",
+    "seqscan",
+    "hashagg",
+)
+
+# Settings under which every shape is run, with the schema that it reads.
+VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "plain": ("model_4096", {}),
+    "batch size 3": ("model_3", {}),
+    "batch size 1": ("model_1", {}),
+    "without node": ("model_4096", NODE_OFF),
+    "generic plan": ("model_4096", {"plan_cache_mode": "force_generic_plan"}),
+    "generic plan without node": ("model_3", {"plan_cache_mode": "force_generic_plan", **NODE_OFF}),
+    **{f"without {method}": ("model_3", {f"enable_{method}": "off"}) for method in METHODS},
+    "hash joins only": ("model_3", {"enable_nestloop": "off", "enable_mergejoin": "off"}),
+    "merge joins only": ("model_3", {"enable_nestloop": "off", "enable_hashjoin": "off"}),
+    "nested loops only": ("model_3", {"enable_hashjoin": "off", "enable_mergejoin": "off"}),
+    "no joins at all": ("model_3", {f"enable_{name}": "off" for name in ("nestloop", "hashjoin", "mergejoin")}),
+    "joins as written": ("model_3", {"join_collapse_limit": "1", "from_collapse_limit": "1"}),
+    "genetic": ("model_3", {"geqo_threshold": "2", "geqo_seed": "0.4"}),
+    "partitionwise": ("model_3", {"enable_partitionwise_join": "on", "enable_partitionwise_aggregate": "on"}),
+    "little memory": ("model_4096", {"work_mem": "64kB"}),
+    "jit": ("model_3", {"jit": "on", "jit_above_cost": "0", "jit_optimize_above_cost": "0"}),
+}
+
+# These pay for Python in each worker, so they are run for a part of the shapes.
+PARALLEL_VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "parallel": ("model_3", PARALLEL),
+    "parallel without node": ("model_3", {**PARALLEL, **NODE_OFF}),
+    "parallel without leader": ("model_3", {**PARALLEL, "parallel_leader_participation": "off"}),
+    "worker only": ("model_3", {"debug_parallel_query": "on"}),
+}
+
+SHAPES = {f"{group}: {shape.name}": shape for group, make in GROUPS.items() for shape in make()}
+assert len(SHAPES) == sum(len(make()) for make in GROUPS.values())
+
+
+@pytest.fixture(scope="module")
+def tables(database: Database) -> Iterator[None]:
+    """The shapes' schemas and tables, in a schema of their own."""
+    schemas = ["differential", "local", *SCHEMAS]
+    with database.connect(search_path="differential") as connection:
+        connection.execute("CREATE SCHEMA differential")
+        connection.execute(data().encode())
+        connection.execute(local_models().encode())
+        for batch_size in BATCH_SIZES:
+            connection.execute(models(batch_size).encode())
+        yield
+        connection.execute("SET client_min_messages = warning")
+        for schema in schemas:
+            connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> Shape:
+    return SHAPES[request.param]
+
+
+Result = tuple[str, list[tuple[Any, ...]]]
+
+
+def run(connection: Connection, shape: Shape, schema: str, settings: dict[str, str]) -> Result:
+    """Run a shape with a schema and settings, and undo what it did; give its SQLSTATE and rows."""
+    try:
+        connection.execute("BEGIN")
+        connection.execute(f"SET LOCAL search_path = differential, {schema}".encode())
+        for name, value in settings.items():
+            connection.execute(f"SET LOCAL {name} = '{value}'".encode())
+        for statement in shape.before:
+            connection.execute(statement.encode())
+        if not shape.parameters:
+            return "", [normal(row) for row in connection.execute(shape.sql.encode()).fetchall()]
+        types, values = (", ".join(part) for part in zip(*shape.parameters))
+        connection.execute(f"PREPARE shape ({types}) AS {shape.sql}".encode())
+        connection.execute(f"EXECUTE shape ({values})".encode())
+        return "", [normal(row) for row in connection.execute(f"EXECUTE shape ({values})".encode()).fetchall()]
+    except psycopg.Error as error:
+        return f"{error.sqlstate}: {error.diag.message_primary}", []
+    finally:
+        connection.execute("ROLLBACK")
+        connection.execute("DEALLOCATE ALL")
+
+
+def normal(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make values comparable: NaN is equal to itself, lists can be counted."""
+    return tuple(
+        "NaN" if value != value else tuple(value) if isinstance(value, list) else value  # noqa: PLR0124
+        for value in row
+    )
+
+
+def explain(connection: Connection, shape: Shape, schema: str, settings: dict[str, str]) -> str:
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"SET LOCAL search_path = differential, {schema}".encode())
+        for name, value in settings.items():
+            connection.execute(f"SET LOCAL {name} = '{value}'".encode())
+        try:
+            for statement in shape.before:
+                connection.execute(statement.encode())
+            sql = shape.sql
+            if shape.parameters:
+                types, values = (", ".join(part) for part in zip(*shape.parameters))
+                connection.execute(f"PREPARE shape ({types}) AS {shape.sql}".encode())
+                sql = f"EXECUTE shape ({values})"
+            return "\n".join(line for (line,) in connection.execute(f"EXPLAIN {sql}".encode()).fetchall())
+        except psycopg.Error as error:
+            return str(error)
+        finally:
+            connection.execute("DEALLOCATE ALL")
+
+
+def difference(shape: Shape, found: Result, expected: Result) -> str | None:
+    """Describe how a result differs from the expected one."""
+    if shape.error:
+        return None if found[0].startswith(shape.error) else f"ended with {found}"
+    if found[0]:
+        return found[0]
+    if shape.ordered and found[1] == expected[1]:
+        return None
+    more, fewer = Counter(found[1]) - Counter(expected[1]), Counter(expected[1]) - Counter(found[1])
+    if not shape.ordered and not more and not fewer:
+        return None
+    return f"surplus {dict(more)}, missing {dict(fewer)}" if more or fewer else f"order {found[1]}"
+
+
+def compare(connection: Connection, shape: Shape, variants: dict[str, tuple[str, dict[str, str]]]) -> None:
+    expected = run(connection, shape, "local", {})
+    assert expected[0].startswith(shape.error), expected[0]
+    assert bool(expected[0]) == bool(shape.error), expected[0]
+    failures = []
+    for name, (schema, settings) in variants.items():
+        found = difference(shape, run(connection, shape, schema, settings), expected)
+        if found:
+            plan = explain(connection, shape, schema, settings)
+            failures.append(f"--- {name} ({schema}, {settings})\n{found[:1500]}\n{plan[:3000]}")
+    assert not failures, "\n".join([shape.sql, *failures])
+
+
+@pytest.mark.usefixtures("tables")
+def test_shape(connection: Connection, shape: Shape) -> None:
+    # Besides the fixed variants two random ones, the same in every run.
+    source = random.Random(zlib.crc32(shape.sql.encode()))
+    variants = dict(VARIANTS)
+    for number in range(2):
+        off = source.sample(METHODS, source.randint(2, 8))
+        settings = {f"enable_{method}": "off" for method in off}
+        variants[f"random {number}"] = (source.choice(SCHEMAS), settings)
+    compare(connection, shape, variants)
+
+
+@pytest.mark.usefixtures("tables")
+def test_parallel_shape(connection: Connection, shape: Shape) -> None:
+    compare(connection, shape, PARALLEL_VARIANTS)
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.node])
+def test_plan(connection: Connection, name: str) -> None:
+    """The node is used where it is possible, with every method of joining forbidden in turn."""
+    shape = SHAPES[name]
+    for settings in ({}, *({f"enable_{method}": "off"} for method in METHODS)):
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            plan = explain(connection, shape, "model_4096", {**settings, "plan_cache_mode": mode})
+            assert "Model Join" in plan, f"{settings} {mode}\n{plan}"
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(connection: Connection, name: str) -> None:
+    """Where no condition gives an input its value the statement fails, and its plan says so before."""
+    for variant, (schema, settings) in {**VARIANTS, **PARALLEL_VARIANTS}.items():
+        shape = Shape(name, REFUSED[name])
+        code, rows = run(connection, shape, schema, settings)
+        assert code.startswith("HV00L: input column"), f"{variant}: {code} {rows}"
+        assert "is not bound" in code
+        plan = explain(connection, shape, schema, settings)
+        assert "Unbound Input: " in plan, f"{variant}: {plan}"
+
+
+# ---- boolean inputs, whose equalities PostgreSQL writes in other ways ----
+
+BOOLEANS = {
+    "employed = true": [True],
+    "employed = false": [False],
+    "employed": [True],
+    "NOT employed": [False],
+    "employed IS TRUE": [True],
+    "employed IS FALSE": [False],
+    "employed = (1 > 0)": [True],
+    "employed IN (true)": [True],
+    "employed IN (true, false)": [False, True],
+    "employed = ANY ('{t,f,t}')": [False, True],
+}
+
+
+@pytest.mark.parametrize("condition", BOOLEANS)
+@pytest.mark.parametrize("form", ["scan", "join", "left join"])
+def test_boolean_input(connection: Connection, condition: str, form: str) -> None:
+    others = "income = 1000 AND age = 30 AND purpose = 'car' AND debts = {}"
+    sources = {
+        "scan": f"ml.loan WHERE {others.format(0)} AND {condition}",
+        "join": f"(VALUES (0)) c (n) JOIN ml.loan ON {others.format('c.n')} AND {condition}",
+        "left join": f"(VALUES (0)) c (n) LEFT JOIN ml.loan ON {others.format('c.n')} AND {condition}",
+    }
+    rows = connection.execute(f"SELECT employed, approved FROM {sources[form]} ORDER BY 1".encode()).fetchall()
+    assert rows == [(value, value) for value in BOOLEANS[condition]]
+
+
+# ---- a row that another transaction changed in the meantime ----
+
+
+@pytest.mark.parametrize("node", ["on", "off"])
+def test_concurrent_update(database: Database, connection: Connection, node: str) -> None:
+    """What waited for a lock asks the model about the row's new version."""
+    import threading
+
+    connection.execute("CREATE TABLE c (id int PRIMARY KEY, x float8, s float8)")
+    connection.execute("INSERT INTO c SELECT n, n FROM generate_series(1, 20) n")
+    statements = {
+        "UPDATE scratch.c SET s = p.s FROM ml.affine p WHERE p.a = c.x AND p.b = 1 RETURNING id, x, c.s": (
+            7,
+            70.0,
+            143.0,
+        ),
+        "UPDATE scratch.c SET s = p.s FROM ml.affine p WHERE p.a = c.x AND p.b = 1 AND p.s > 140 RETURNING id, x, c.s": (
+            7,
+            70.0,
+            143.0,
+        ),
+        "SELECT id, x, p.s FROM scratch.c JOIN ml.affine p ON p.a = c.x AND p.b = 1 FOR UPDATE OF c": (7, 70.0, 143.0),
+        "SELECT id, x, p.s FROM scratch.c LEFT JOIN ml.affine p ON p.a = c.x AND p.b = 1 FOR UPDATE OF c": (
+            7,
+            70.0,
+            143.0,
+        ),
+    }
+    for sql, changed in statements.items():
+        with database.connect(**{"model_fdw.enable_model_join": node}) as other:
+            connection.execute("UPDATE c SET x = 700 WHERE id = 7")
+            connection.execute("BEGIN")
+            connection.execute("UPDATE c SET x = 70 WHERE id = 7")
+            rows: list[Any] = []
+
+            def wait(sql: str = sql, rows: list[Any] = rows, other: Connection = other) -> None:
+                with other.transaction(force_rollback=True):
+                    rows += other.execute(sql.encode()).fetchall()
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            while not connection.execute(
+                "SELECT FROM pg_locks WHERE NOT granted AND pid = %s", [other.info.backend_pid]
+            ).fetchall():
+                assert thread.is_alive(), sql
+            connection.execute("COMMIT")
+            thread.join()
+            assert changed in rows, sql
+            assert all(row[2] == 2 * row[1] + 3 for row in rows), sql
+
+
+def test_more_than_one_row_is_an_error(connection: Connection) -> None:
+    with pytest.raises(errors.CardinalityViolation):
+        connection.execute("SELECT (SELECT s FROM ml.affine WHERE a = n AND b IN (1, 2)) FROM generate_series(1, 3) n")

@@ -1,0 +1,213 @@
+"""Plans: what is batched, what stays one request per row, and what EXPLAIN tells of either."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Database
+from psycopg import errors
+
+from dev.servers import Postgres
+
+Connection = psycopg.Connection[Any]
+
+ROWS = 200
+NODE = "Model Join"
+SET_UP = f"""
+CREATE TABLE c AS SELECT i AS id, (i % 7)::float8 AS x, CASE WHEN i % 10 > 0 THEN (i % 5)::float8 END AS y
+                  FROM generate_series(1, {ROWS}) AS i;
+CREATE TABLE u AS SELECT i AS id, i AS k FROM generate_series(1, 5) AS i;
+ANALYZE c, u;
+"""
+BOUND = "p.a = c.x AND p.b = c.y"
+SCORE = f"(SELECT p.s FROM ml.affine p WHERE {BOUND})"
+
+
+@pytest.fixture
+def tables(connection: Connection) -> Connection:
+    connection.execute(SET_UP)
+    return connection
+
+
+def explain(connection: Connection, sql: str, options: str = "COSTS OFF") -> str:
+    return "\n".join(row[0] for row in connection.execute(f"EXPLAIN ({options}) {sql}".encode()))
+
+
+def nodes(plan: Any) -> Iterator[dict[str, Any]]:
+    """All nodes of a plan in JSON format."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def analyze(connection: Connection, sql: str) -> list[dict[str, Any]]:
+    """Run a query; return the nodes of its plan that ask a model."""
+    row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}".encode()).fetchone()
+    assert row is not None
+    return [node for node in nodes(row[0][0]["Plan"]) if "Model" in node]
+
+
+BATCHED = {
+    "select list": f"SELECT id, {SCORE} FROM c",
+    "expression": f"SELECT id, coalesce(id, 0) + {SCORE} * 2 FROM c",
+    "two": f"SELECT {SCORE}, (SELECT p.d FROM ml.affine p WHERE p.a = c.id AND p.b = 1) FROM c",
+    "sorted": f"SELECT id, {SCORE} FROM c ORDER BY 2, 1",
+    "aggregate": f"SELECT sum({SCORE}) FROM c",
+    "grouped": f"SELECT id % 3, max({SCORE}) FROM c GROUP BY 1",
+    "condition": f"SELECT id FROM c WHERE {SCORE} > 10 AND id < 50",
+    "condition of a join": f"SELECT c.id FROM c JOIN u USING (id) WHERE {SCORE} > 3",
+    "joined tables": "SELECT (SELECT p.s FROM ml.affine p WHERE p.a = c.x AND p.b = u.k) FROM c JOIN u USING (id)",
+    "correlated IN": f"SELECT id FROM c WHERE x IN (SELECT p.d FROM ml.affine p WHERE {BOUND})",
+    "unrelated tables": "SELECT p.s FROM c, u, ml.affine p WHERE p.a = c.x AND p.b = u.k",
+    "view": "SELECT * FROM scored",
+}
+BATCHED_SET_UP = f"CREATE VIEW scored AS SELECT id, {SCORE} AS score FROM c"
+
+LAZY = {
+    "CASE": f"SELECT id, CASE WHEN id <= 7 THEN {SCORE} END FROM c",
+    "COALESCE": f"SELECT id, coalesce(CASE WHEN id > 7 THEN 0 END, {SCORE}) FROM c",
+    "OR": f"SELECT id FROM c WHERE id > 7 OR {SCORE} > 1000",
+    "AND": f"SELECT id, id <= 7 AND {SCORE} > 3 FROM c",
+    "LIMIT": f"SELECT id, {SCORE} FROM c LIMIT 7",
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_batched_subquery(tables: Connection, name: str) -> None:
+    """Batched, with the rows that it gives one by one."""
+    tables.execute(BATCHED_SET_UP)
+    sql = BATCHED[name]
+    assert "one per outer row" not in explain(tables, sql)
+    rows = tables.execute(sql.encode()).fetchall()
+    for node in analyze(tables, sql):
+        assert node["Custom Plan Provider"] == NODE
+        assert node["Batches"] <= 3
+    tables.execute("SET model_fdw.enable_model_join = off")
+    assert NODE not in explain(tables, sql)
+    assert sorted(rows, key=repr) == sorted(tables.execute(sql.encode()).fetchall(), key=repr)
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_batched_in_the_first_statement(database: Database, tables: Connection, name: str) -> None:
+    """The first statement of a session loads the library only while it is planned."""
+    tables.execute(BATCHED_SET_UP)
+    with database.connect(search_path="scratch") as fresh:
+        plan = explain(fresh, BATCHED[name])
+        assert NODE in plan
+        assert "one per outer row" not in plan
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_conditional_subquery_sends_nothing_extra(tables: Connection, name: str) -> None:
+    """A subquery that may not be needed is run for the rows that need it only: seven of them here."""
+    (node,) = analyze(tables, LAZY[name])
+    assert node["Node Type"] == "Foreign Scan"
+    assert node["Requests"] == "one per outer row"
+    assert node["Actual Loops"] == 7
+    assert node["Rows Sent"] == 7
+
+
+def test_uncorrelated_subquery_runs_once(tables: Connection) -> None:
+    (node,) = analyze(tables, "SELECT id, (SELECT p.s FROM ml.affine p WHERE p.a = 1 AND p.b = 2) FROM c")
+    assert (node["Actual Loops"], node["Rows Sent"]) == (1, 1)
+
+
+def test_subquery_with_two_rows(tables: Connection) -> None:
+    """A list may find several rows, and that is an error also where it could be batched."""
+    with pytest.raises(errors.CardinalityViolation):
+        tables.execute("SELECT id, (SELECT p.s FROM ml.affine p WHERE p.a = c.x AND p.b IN (1, 2)) FROM c")
+
+
+def test_unused_model_costs_nothing(tables: Connection) -> None:
+    tables.execute(f"CREATE VIEW wide AS SELECT c.*, p.s FROM c LEFT JOIN ml.affine p ON {BOUND}")
+    assert "Model" in explain(tables, "SELECT id, s FROM wide")
+    assert "Model" not in explain(tables, "SELECT id FROM wide")
+
+
+def test_inference_after_selective_joins_before_fan_out(tables: Connection) -> None:
+    """Six rows of the selective join are sent, not the 200 of the table, nor the thousands that fan out."""
+    tables.execute("CREATE TABLE many AS SELECT i % 5 + 1 AS k FROM generate_series(1, 5000) AS i; ANALYZE many")
+    (node,) = analyze(
+        tables,
+        f"SELECT count(p.s) FROM c JOIN ml.affine p ON {BOUND} JOIN u ON u.id = c.id JOIN many ON many.k = u.k",
+    )
+    assert node["Rows Sent"] == 5
+
+
+def test_conditions_on_inputs_filter_before_inference(tables: Connection) -> None:
+    (node,) = analyze(tables, f"SELECT p.s FROM c JOIN ml.affine p ON {BOUND} WHERE p.a < 3 AND p.s > 5")
+    expected = tables.execute("SELECT count(*) FROM c WHERE x < 3 AND y IS NOT NULL").fetchone()
+    assert expected is not None
+    assert node["Rows Sent"] == expected[0]
+
+
+def test_only_outputs_that_are_read_are_requested(tables: Connection) -> None:
+    (one,) = analyze(tables, f"SELECT p.s FROM c JOIN ml.affine p ON {BOUND}")
+    (two,) = analyze(tables, f"SELECT p.s, p.d FROM c JOIN ml.affine p ON {BOUND}")
+    (none,) = analyze(tables, f"SELECT count(*) FROM c JOIN ml.affine p ON {BOUND}")
+    assert two["Bytes Received"] == 2 * one["Bytes Received"]
+    assert none["Bytes Received"] == one["Bytes Received"] > 0
+
+
+def test_explain_analyze(tables: Connection) -> None:
+    """What EXPLAIN shows, in JSON; the server counted at least what we sent."""
+    (node,) = analyze(tables, f"SELECT p.s FROM c LEFT JOIN ml.affine p ON {BOUND}")
+    assert node["Model"] == "affine"
+    assert node["Bindings"] == ["a = c.x", "b = c.y"]
+    assert node["Batch Size"] == 4096
+    assert node["Batches"] == 2
+    assert node["Rows Sent"] == ROWS * 9 // 10
+    assert node["Rows Not Sent"] == ROWS // 10
+    assert node["Rows Sent"] >= node["Largest Batch"] > 100
+    assert node["Bytes Sent"] == node["Rows Sent"] * 16
+    assert node["Bytes Received"] == node["Rows Sent"] * 8
+    assert node["Wait Time"] > 0
+    assert node["Server-Wide Compute Time"] > 0
+    assert node["Server-Wide Queue Time"] >= 0
+
+
+def test_explain_with_the_server_down(victims: Database) -> None:
+    with victims.session() as session:
+        session.execute(SET_UP)
+        victims.triton.kill()
+        assert NODE in explain(session, f"SELECT p.s FROM c JOIN ml.affine p ON {BOUND}")
+
+
+def test_parallel_workers_are_counted(tables: Connection) -> None:
+    """Where handing rows to the leader is dear, workers run the join, and EXPLAIN adds them up."""
+    tables.execute(
+        "CREATE FUNCTION dear(float8) RETURNS float8 LANGUAGE plpgsql PARALLEL SAFE COST 1000000 "
+        "AS $$ BEGIN RETURN $1; END $$"
+    )
+    tables.execute("CREATE TABLE large AS SELECT i AS id, i % 9 + 0.5 AS x FROM generate_series(1, 20000) AS i")
+    tables.execute("ALTER TABLE large SET (parallel_workers = 2); ANALYZE large")
+    tables.execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 100; SET min_parallel_table_scan_size = 0")
+    sql = (
+        "SELECT count(*), sum(p.s) FROM (SELECT * FROM large WHERE dear(id) > 0) c "
+        "JOIN ml.affine p ON p.a = c.x AND p.b = 1"
+    )
+    assert "Parallel Custom Scan (Model Join)" in explain(tables, sql)
+    (node,) = analyze(tables, sql)
+    assert node["Rows Sent"] == 20000
+    rows = tables.execute(sql.encode()).fetchall()
+    tables.execute("SET max_parallel_workers_per_gather = 0")
+    assert rows == tables.execute(sql.encode()).fetchall()
+
+
+def test_preloaded_library(database: Database) -> None:
+    """Sessions of a server that has preloaded the library answer; how fast is printed, not asserted."""
+    with Postgres(settings={"shared_preload_libraries": "model_fdw"}, name="preload-postgres") as postgres:
+        preloaded = Database(postgres, database.triton)
+        preloaded.prepare()
+        times_ms = []
+        for _ in range(5):
+            began = time.monotonic()
+            with preloaded.connect() as session:
+                rows = session.execute("SELECT s, d FROM ml.affine WHERE a = 3 AND b = 1").fetchall()
+            times_ms.append((time.monotonic() - began) * 1000)
+            assert rows == [(9.0, 2.0)]
+    print(f"\nconnection to first prediction: {', '.join(f'{ms:.0f}' for ms in sorted(times_ms))} ms")
