@@ -1,0 +1,1 @@
+"""The benchmark: what a Model Join costs, beside what else one could do."""
