@@ -59,7 +59,7 @@ def _out_of_range(name: str, dtype: str) -> ValueOutOfRange:
     else:
         limits = np.iinfo(DTYPE_NUMPY[dtype])
         low, high = str(limits.min), str(limits.max)
-    return ValueOutOfRange(f'value out of range for input column "{name}" ({dtype} takes {low} to {high})')
+    return ValueOutOfRange(f'value out of range for input column "{name}"', f"{dtype} takes {low} to {high}.")
 
 
 # ---------------------------------------------------------------- columns to tensors

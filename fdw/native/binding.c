@@ -130,8 +130,7 @@ cast_is_exact(Oid from, Oid to)
  * cast; "exact" tells whether the result certainly equals the value.
  */
 static Expr *
-assign_value(PlannerInfo *root, Expr *value, ModelColumn *column, bool list,
-			 bool *exact)
+assign_value(Expr *value, ModelColumn *column, bool list, bool *exact)
 {
 	Oid			from = exprType((Node *) value);
 	Oid			to = list ? get_array_type(column->typid) : column->typid;
@@ -149,9 +148,8 @@ assign_value(PlannerInfo *root, Expr *value, ModelColumn *column, bool list,
 		(IsA(cast, RelabelType) &&
 		 ((RelabelType *) cast)->arg == value) ||
 		(column->typmod < 0 && cast_is_exact(from, to));
-	if (cast == (Node *) value)
-		return value;
-	return (Expr *) eval_const_expressions(root, cast);
+	/* not folded, even if constant: it may fail, and that names the column */
+	return (Expr *) cast;
 }
 
 /* What a search for the binding of one column carries. */
@@ -188,7 +186,7 @@ try_clause(ColumnSearch *search, RestrictInfo *rinfo)
 		!bms_is_subset(pull_varnos(search->root, (Node *) value),
 					   search->available))
 		return false;
-	search->value = assign_value(search->root, value, search->column, list,
+	search->value = assign_value(value, search->column, list,
 								 &search->exact);
 	if (search->value == NULL)
 		return false;

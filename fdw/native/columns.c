@@ -168,17 +168,11 @@ model_input_reserve(ModelInput *input, int capacity, MemoryContext context)
 	}
 }
 
-/* What an error while a value is converted is told to be about. */
-typedef struct InputContext
+/* Error context callback: name the input column. */
+void
+model_input_error_context(void *arg)
 {
-	const char *column;
-	const char *table;
-} InputContext;
-
-static void
-input_error_context(void *arg)
-{
-	InputContext *context = arg;
+	ModelInputContext *context = arg;
 
 	errcontext("input column \"%s\" of foreign table \"%s\"",
 			   context->column, context->table);
@@ -201,7 +195,7 @@ numeric_to_uint64(Datum value, ModelColumn *column)
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("value out of range for input column \"%s\"",
 						column->name),
-				 errdetail("UINT64 takes whole numbers from 0 to 18446744073709551615.")));
+				 errdetail("UINT64 takes 0 to 18446744073709551615.")));
 	pfree(text);
 	return result;
 }
@@ -285,7 +279,7 @@ model_input_append(ModelInput *input, int row, Datum value,
 				   ExprContext *econtext, const char *table)
 {
 	ErrorContextCallback callback;
-	InputContext context = {input->column->name, table};
+	ModelInputContext context = {table, input->column->name};
 	MemoryContext old;
 
 	if (input->width > 0 && input->convert == NULL &&
@@ -294,7 +288,7 @@ model_input_append(ModelInput *input, int row, Datum value,
 		write_value(input, row, value);
 		return;
 	}
-	callback.callback = input_error_context;
+	callback.callback = model_input_error_context;
 	callback.arg = &context;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;

@@ -30,6 +30,9 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+/* in the place of a NULL flag: the input is still to be computed */
+#define NOT_COMPUTED	0x7F
+
 /* a column of the scan tuple that a batch keeps until its row is returned */
 typedef struct KeptColumn
 {
@@ -353,6 +356,48 @@ drops_unmatched(ModelJoinState *state)
 	return state->jointype == JOIN_INNER || state->jointype == JOIN_SEMI;
 }
 
+/*
+ * Error context callback: name the input whose value could not be computed.
+ * The projection writes the inputs in order over the marks made before.
+ */
+static void
+values_error_context(void *arg)
+{
+	ModelJoinState *state = arg;
+	TupleTableSlot *slot = state->values->pi_state.resultslot;
+	unsigned char *marks = (unsigned char *) slot->tts_isnull;
+	ModelInputContext context = {.table = state->table->name};
+
+	for (int i = 0; i < state->ninputs; i++)
+	{
+		AttrNumber	attnum = list_nth_int(state->inputs, i);
+
+		if (marks[i] != NOT_COMPUTED)
+			continue;
+		context.column = model_table_column(state->table, attnum)->name;
+		model_input_error_context(&context);
+		return;
+	}
+}
+
+/* Compute the inputs of an outer row. */
+static TupleTableSlot *
+compute_values(ModelJoinState *state)
+{
+	TupleTableSlot *slot = state->values->pi_state.resultslot;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = values_error_context,
+		.arg = state,
+	};
+
+	memset(slot->tts_isnull, NOT_COMPUTED, state->ninputs);
+	error_context_stack = &callback;
+	ExecProject(state->values);
+	error_context_stack = callback.previous;
+	return slot;
+}
+
 /* Are all inputs of the row given? */
 static bool
 has_inputs(TupleTableSlot *values, int ninputs)
@@ -440,7 +485,7 @@ gather_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows)
 	slot_getallattrs(outer);
 	ResetExprContext(econtext);
 	econtext->ecxt_scantuple = outer;
-	values = ExecProject(state->values);
+	values = compute_values(state);
 	match = has_inputs(values, state->ninputs) &&
 		check_before(state, outer, values);
 	if (!match)

@@ -15,7 +15,6 @@
  */
 #include "model_fdw.h"
 
-#include "access/sysattr.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -89,11 +88,7 @@ add_column(ScanTupleBuilder *builder, Var *var)
 {
 	if (var->varno != builder->parts->varno || has_column(builder, var->varattno))
 		return;
-	if (var->varattno < 0 && var->varattno != TableOidAttributeNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot read this system column of a model table"),
-				 errdetail("A model's rows are not stored.")));
+	model_refuse_system_column(var->varattno);
 	add_scan_entry(builder, (Node *) var);
 	builder->attnums = lappend_int(builder->attnums, var->varattno);
 }

@@ -127,6 +127,7 @@ extern ModelTable *model_table_describe(Oid relid, Oid userid);
 extern ModelTable *model_table_of(RelOptInfo *rel, Oid relid);
 extern char *model_table_json(Oid relid, Oid userid);
 extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
+extern void model_refuse_system_column(AttrNumber attnum);
 extern bool model_is_table(RelOptInfo *rel);
 
 /* ---- columns.c: Datums to typed buffers and back ---- */
@@ -163,6 +164,14 @@ typedef struct ModelConversion
 	TupleTableSlot *slot;
 } ModelConversion;
 
+/* what an error while an input is computed is told to be about */
+typedef struct ModelInputContext
+{
+	const char *table;
+	const char *column;
+} ModelInputContext;
+
+extern void model_input_error_context(void *arg);
 extern Oid	model_kind_type(char kind);
 extern int	model_kind_width(char kind);
 extern void model_input_init(ModelInput *input, ModelColumn *column,
@@ -285,6 +294,7 @@ typedef struct ModelBindings
 	Relids		relids;			/* relations that the values read */
 	ModelColumn *unbound;		/* the first input that has no value */
 	bool		per_row;		/* a scan that runs once per outer row */
+	int			barrier;		/* a ScanBarrier: why nothing else may bind */
 } ModelBindings;
 
 extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
@@ -315,7 +325,9 @@ typedef enum ScanBarrier
 	BARRIER_LIMIT,
 	BARRIER_DISTINCT,
 	BARRIER_GROUP,
-	BARRIER_OTHER
+	BARRIER_WINDOW,
+	BARRIER_SECURITY,
+	BARRIER_CTE
 } ScanBarrier;
 
 /* the lists of integers of a scan's fdw_private */

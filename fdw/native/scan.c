@@ -117,6 +117,34 @@ reads_outer_query(Node *node, PlannerInfo *root)
 	return expression_tree_walker(node, reads_outer_query, root);
 }
 
+/* What keeps conditions of an outer query from reaching this relation? */
+static ScanBarrier
+find_barrier(PlannerInfo *root, RelOptInfo *rel)
+{
+	Query	   *query = root->parse;
+	ListCell   *cell;
+
+	if (root->parent_root == NULL)
+		return BARRIER_NONE;
+	if (query->limitCount || query->limitOffset)
+		return BARRIER_LIMIT;
+	if (query->distinctClause)
+		return BARRIER_DISTINCT;
+	if (query->groupClause || query->groupingSets || query->hasAggs)
+		return BARRIER_GROUP;
+	if (query->windowClause)
+		return BARRIER_WINDOW;
+	/* a subquery that does read the outer row just lacks a condition */
+	foreach(cell, rel->baserestrictinfo)
+		if (reads_outer_query((Node *) lfirst_node(RestrictInfo, cell)->clause,
+							  root))
+			return BARRIER_NONE;
+	foreach(cell, root->parent_root->parse->rtable)
+		if (lfirst_node(RangeTblEntry, cell)->security_barrier)
+			return BARRIER_SECURITY;
+	return root->parent_root->parse->cteList ? BARRIER_CTE : BARRIER_NONE;
+}
+
 /* Add the path of a scan, whose inputs "bindings" gives or fails to give. */
 static void
 add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
@@ -131,6 +159,7 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 	*kept = *bindings;
 	kept->per_row = !bms_is_empty(required) ||
 		reads_outer_query((Node *) bindings->values, root);
+	kept->barrier = find_barrier(root, rel);
 	if (bindings->unbound)
 		startup = MODEL_UNBOUND_COST;
 	else if (!bms_is_empty(bindings->relids))
@@ -355,21 +384,14 @@ outputs_read(ModelTable *table, Bitmapset *attnums)
 	return outputs;
 }
 
-/* What keeps conditions of an outer query from reaching this one? */
-static ScanBarrier
-find_barrier(PlannerInfo *root)
+/* Refuse columns that only stored rows have; attnums as of pull_varattnos(). */
+static void
+refuse_system_columns(Bitmapset *attnums)
 {
-	Query	   *query = root->parse;
+	int			member = -1;
 
-	if (root->parent_root == NULL)
-		return BARRIER_NONE;
-	if (query->limitCount || query->limitOffset)
-		return BARRIER_LIMIT;
-	if (query->distinctClause)
-		return BARRIER_DISTINCT;
-	if (query->groupClause || query->groupingSets || query->hasAggs)
-		return BARRIER_GROUP;
-	return BARRIER_OTHER;
+	while ((member = bms_next_member(attnums, member)) >= 0)
+		model_refuse_system_column(member + FirstLowInvalidHeapAttributeNumber);
 }
 
 /* FDW callback: the plan of a path. */
@@ -395,9 +417,10 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 	foreach(cell, clauses)
 		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
 					   rel->relid, &attnums);
+	refuse_system_columns(attnums);
 	header = list_make4_int((int) rel->userid,
 							bindings->unbound ? bindings->unbound->attnum : 0,
-							bindings->per_row, (int) find_barrier(root));
+							bindings->per_row, bindings->barrier);
 	Assert(list_length(header) == SCAN_NHEADER);
 	return make_foreignscan(tlist, after, rel->relid,
 							list_make2(copyObject(bindings->values), before),
@@ -466,7 +489,9 @@ raise_unbound(ModelScanState *state)
 		[BARRIER_LIMIT] = "has LIMIT or OFFSET",
 		[BARRIER_DISTINCT] = "has DISTINCT",
 		[BARRIER_GROUP] = "has GROUP BY or an aggregate",
-		[BARRIER_OTHER] = "is a security barrier, a materialized CTE, or otherwise computed by itself",
+		[BARRIER_WINDOW] = "has a window function",
+		[BARRIER_SECURITY] = "is a security barrier",
+		[BARRIER_CTE] = "is a materialized CTE",
 	};
 	ModelColumn *column = model_table_column(state->table, state->unbound);
 
@@ -563,7 +588,14 @@ compute_values(ModelScanState *state)
 	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
 	MemoryContext old;
 	bool		any = true;
+	ModelInputContext context = {state->table->name, NULL};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = model_input_error_context,
+		.arg = &context,
+	};
 
+	error_context_stack = &callback;
 	MemoryContextReset(state->context);
 	old = MemoryContextSwitchTo(state->context);
 	for (int i = 0; i < state->ninputs; i++)
@@ -572,9 +604,11 @@ compute_values(ModelScanState *state)
 		ModelColumn *column = model_table_column(state->table,
 												 state->inputs[i]);
 		bool		isnull;
-		Datum		value = ExecEvalExpr(list_nth(state->value_states, i),
-										 econtext, &isnull);
+		Datum		value;
 
+		context.column = column->name;
+		value = ExecEvalExpr(list_nth(state->value_states, i), econtext,
+							 &isnull);
 		values->next = 0;
 		values->n = 0;
 		if (isnull)
@@ -594,6 +628,7 @@ compute_values(ModelScanState *state)
 		any = any && values->n > 0;
 	}
 	MemoryContextSwitchTo(old);
+	error_context_stack = callback.previous;
 	return any;
 }
 

@@ -10,7 +10,9 @@
  */
 #include "model_fdw.h"
 
+#include "access/sysattr.h"
 #include "access/table.h"
+#include "catalog/heap.h"
 #include "catalog/pg_type.h"
 #include "common/string.h"
 #include "foreign/foreign.h"
@@ -47,6 +49,19 @@ model_table_column(ModelTable *table, AttrNumber attnum)
 		if (table->columns[i].attnum == attnum)
 			return &table->columns[i];
 	return NULL;
+}
+
+/* Refuse a system column; a model's rows are not stored. */
+void
+model_refuse_system_column(AttrNumber attnum)
+{
+	if (attnum >= 0 || attnum == TableOidAttributeNumber)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot read system column \"%s\" of a model table",
+					NameStr(SystemAttributeDefinition(attnum)->attname)),
+			 errdetail("A model's rows are not stored.")));
 }
 
 /* Everything that the catalogs know of a table and its server, as JSON. */

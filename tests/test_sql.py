@@ -1,0 +1,77 @@
+"""SQL scripts and what psql shows of them: tests/sql/*.sql, compared exactly with tests/expected/*.out.
+
+    make test ARGS="tests/test_sql.py -k join"
+
+To accept what is shown now as what is expected, look at the difference first, then:
+
+    ACCEPT=1 make test ARGS="tests/test_sql.py -k join"
+
+A script runs in a schema "scratch" of its own that is first in the search path, as psql -X -a -q; all models are in
+schema "ml". Ports are written PORT. What a script makes outside its schema it removes itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import DATABASE, Database, make_scratch
+
+SCRIPTS = sorted(Path(__file__).with_name("sql").glob("*.sql"))
+EXPECTED = Path(__file__).with_name("expected")
+
+# What would otherwise depend on the machine, the version or the planner's statistics.
+SETTINGS = {
+    "search_path": "scratch,public",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "extra_float_digits": "1",
+    "client_min_messages": "notice",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
+
+
+def shown(database: Database, script: Path) -> str:
+    """Run a script and return what psql shows, standard output and errors in their order."""
+    with database.connect() as connection:
+        make_scratch(connection)
+    result = subprocess.run(
+        [database.postgres.bindir / "psql", "-X", "-a", "-q"],
+        input=script.read_bytes(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={
+            **database.postgres.environment(DATABASE),
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "PGCLIENTENCODING": "UTF8",
+            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
+        },
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0
+    return re.sub(r"\b127\.0\.0\.1:[0-9]+", "127.0.0.1:PORT", result.stdout.decode())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_script(database: Database, script: Path) -> None:
+    found = shown(database, script)
+    expected_file = EXPECTED / f"{script.stem}.out"
+    if os.environ.get("ACCEPT"):
+        expected_file.write_text(found)
+    expected = expected_file.read_text() if expected_file.exists() else ""
+    if found != expected:
+        difference = difflib.unified_diff(
+            expected.splitlines(), found.splitlines(), f"expected/{script.stem}.out", "shown", lineterm=""
+        )
+        pytest.fail("\n".join(difference), pytrace=False)
+
+
+def test_every_expected_file_has_a_script() -> None:
+    assert {path.stem for path in EXPECTED.glob("*.out")} == {script.stem for script in SCRIPTS}
