@@ -123,11 +123,14 @@ add_placeholder(ScanTupleBuilder *builder, PlaceHolderVar *phv)
 	builder->computations = lappend(builder->computations, phv->phexpr);
 }
 
-/* Collect what expressions read of the model. */
+/*
+ * Collect what expressions read of the model: its columns, and placeholders
+ * that it computes.  What placeholders read themselves is added to "inside".
+ */
 static void
-collect_reads(ScanTupleBuilder *builder, Node *exprs)
+collect_reads(ScanTupleBuilder *builder, List *exprs, List **inside)
 {
-	List	   *vars = pull_var_clause(exprs,
+	List	   *vars = pull_var_clause((Node *) exprs,
 									   PVC_RECURSE_AGGREGATES |
 									   PVC_RECURSE_WINDOWFUNCS |
 									   PVC_INCLUDE_PLACEHOLDERS);
@@ -144,32 +147,41 @@ collect_reads(ScanTupleBuilder *builder, Node *exprs)
 		}
 		if (is_model_placeholder(builder, phv))
 			add_placeholder(builder, phv);
-		collect_reads(builder, (Node *) phv->phexpr);
+		*inside = lappend(*inside, phv->phexpr);
 	}
 }
 
 /*
  * Build the scan tuple.  What the join's own level reads comes first: its
- * marks are the ones that expressions above will be compared with.
+ * marks are the ones that expressions above will be compared with.  Join
+ * conditions and the insides of placeholders are of the level below.
  */
 static void
 build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 {
 	ModelJoinParts *parts = builder->parts;
+	List	   *inside = NIL;
 	ListCell   *cell;
 
 	foreach(cell, outer->targetlist)
 		add_scan_entry(builder,
 					   (Node *) lfirst_node(TargetEntry, cell)->expr);
-	collect_reads(builder, (Node *) parts->level);
-	collect_reads(builder, (Node *) parts->filter);
-	collect_reads(builder, (Node *) parts->before);
-	collect_reads(builder, (Node *) parts->after);
+	collect_reads(builder, parts->level, &inside);
+	collect_reads(builder, parts->filter, &inside);
+	collect_reads(builder, parts->before, &inside);
+	collect_reads(builder, parts->after, &inside);
 	if (parts->subquery)
 	{
-		collect_reads(builder, (Node *) parts->answer);
+		inside = lappend(inside, parts->answer);
 		builder->placeholders = list_make1(parts->subquery);
 		builder->computations = list_make1(parts->answer);
+	}
+	while (inside != NIL)
+	{
+		List	   *exprs = inside;
+
+		inside = NIL;
+		collect_reads(builder, exprs, &inside);
 	}
 	foreach(cell, builder->placeholders)
 		add_scan_entry(builder, lfirst(cell));
