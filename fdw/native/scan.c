@@ -275,7 +275,8 @@ request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
 		return;
 	info = makeNode(PlaceHolderInfo);
 	info->phid = ++root->glob->lastPHId;
-	info->ph_eval_at = sources;
+	/* with the model itself, or it would count as computable before a scan */
+	info->ph_eval_at = bms_add_member(sources, rel->relid);
 	root->placeholder_list = lappend(root->placeholder_list, info);
 }
 
