@@ -20,7 +20,7 @@ class Report:
     """A table: a title, the heads of the columns, the rows, and remarks below. The first column is text."""
 
     title: str
-    heads: Sequence[str]
+    heads: Sequence[str] = ()
     rows: list[Sequence[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -29,38 +29,35 @@ class Report:
         self.rows.append([*cells, *[""] * (len(self.heads) - len(cells))])
 
     def text(self) -> str:
-        """Align the columns; a last cell may be longer than its column."""
-        lines = [self.heads, *self.rows]
-        widths = [max(len(line[number]) for line in lines if number < filled(line)) for number in columns(self.heads)]
+        """Align the columns; the remark of a row that has no numbers may be longer than its column."""
+        lines = [self.heads, *self.rows] if self.heads else []
+        widths = [max(len(line[number]) for line in lines if has_numbers(line)) for number in range(len(self.heads))]
         body = [align(line, widths) for line in lines]
-        body.insert(1, "-" * max(map(len, body)))
+        if body:
+            body.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
         return "\n".join([self.title, "", *body, *self.remarks])
 
     def markdown(self) -> str:
         """Write a table of GitHub's Markdown."""
         rules = ["---", *["---:"] * (len(self.heads) - 1)]
-        body = ["| " + " | ".join(line) + " |" for line in [self.heads, rules, *self.rows]]
+        lines = [self.heads, rules, *self.rows] if self.heads else []
+        body = ["| " + " | ".join(line) + " |" for line in lines]
         remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"### {self.title}", "", *body, *([""] if remarks else []), *remarks])
+        return "\n".join([f"### {self.title}", "", *body, *([""] if body and remarks else []), *remarks])
 
 
-def columns(heads: Sequence[str]) -> range:
-    """Number the columns."""
-    return range(len(heads))
-
-
-def filled(line: Sequence[str]) -> int:
-    """Count the cells up to the last one that says something; a remark in the second column counts for none."""
-    last = max(number for number, cell in enumerate(line) if cell)
-    return 1 if last == 1 and len(line) > 2 else last + 1
+def has_numbers(line: Sequence[str]) -> bool:
+    """Tell a row of numbers from one that says why there are none."""
+    return len(line) < 3 or bool(line[2])
 
 
 def align(line: Sequence[str], widths: Sequence[int]) -> str:
     """Write text to the left and numbers to the right of their columns."""
-    if filled(line) == 1:
-        return "  ".join([line[0].ljust(widths[0]), line[1]])
-    cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-    return "  ".join(cells).rstrip()
+    first = line[0].ljust(widths[0])
+    if not has_numbers(line):
+        return f"{first}  {line[1]}"
+    cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+    return "  ".join([first, *cells]).rstrip()
 
 
 def rate(value: float) -> str:

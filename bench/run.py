@@ -7,7 +7,6 @@ and prints the medians.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from tritonclient.grpc import InferenceServerClient
 
 from bench.measure import Meter, Rate, Route, Run, serial_limit
@@ -179,7 +179,6 @@ def run_spark(bench: Workbench, meter: Meter, table: Table, options: Options) ->
         task = {
             "csv": str(csv),
             "address": bench.triton.grpc,
-            "features": table.features,
             "batch_size": BATCH_SIZE,
             "runs": meter.runs,
         }
@@ -209,25 +208,27 @@ def write_csv(bench: Workbench, table: Table, csv: Path) -> None:
 
 
 def measure(options: Options) -> Iterator[Report]:
-    """Measure table after table."""
+    """Measure table after table; the last one says under which conditions."""
     meter, load_average = Meter(options.runs), os.getloadavg()[0]
     with set_up() as bench:
         with step(f"making {options.rows:,} rows, and comparing each output with SQL"):
             table = create_table(bench.session, "readings", FEATURES, options.rows)
             bench.verify_rows(table, table.rows)
-        reports = [compare(bench, meter, table, options)]
+        yield compare(bench, meter, table, options)
         if options.sweeps:
-            reports.append(sweep_batch_size(bench, meter, table))
-            reports.append(sweep_in_flight(bench, meter, table))
-            reports.append(sweep_features(bench, meter, options.rows))
-            reports.append(watch_memory(bench, table, 20 if options.full else 5))
+            yield sweep_batch_size(bench, meter, table)
+            yield sweep_in_flight(bench, meter, table)
+            yield sweep_features(bench, meter, options.rows)
+            yield watch_memory(bench, table, 20 if options.full else 5)
         versions = describe_versions(bench)
-    reports[0].remarks += [
-        f"rates are medians of {options.runs} runs in turn; every run's answer was checked",
-        *machine(meter.load, load_average),
-        versions,
-    ]
-    yield from reports
+    yield Report(
+        "Conditions",
+        remarks=[
+            *machine(meter.load, load_average),
+            versions,
+            f"rates are medians of {options.runs} runs in turn; the answer of every run was checked",
+        ],
+    )
 
 
 def describe_versions(bench: Workbench) -> str:
@@ -238,20 +239,23 @@ def describe_versions(bench: Workbench) -> str:
 
 
 def main() -> int:
-    """Measure, print, and return the exit status."""
+    """Measure, print what was measured, also if something fails later, and return the exit status."""
     options = parse()
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            reports = list(measure(options))
-        except Failure as failure:
-            say(f"bench: {failure}")
-            return 1
-        for report in reports:
-            say()
-            say(report.markdown() if options.markdown else report.text())
-        return 0
-    say("\ninterrupted")
-    return 130
+    reports: list[Report] = []
+    problem = ""
+    try:
+        for report in measure(options):
+            reports.append(report)
+    except (Failure, psycopg.Error) as error:
+        problem = f"bench: {error}"
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    for report in reports:
+        say()
+        say(report.markdown() if options.markdown else report.text())
+    if problem:
+        say(f"\n{problem}")
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

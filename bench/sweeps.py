@@ -74,7 +74,7 @@ def sweep_features(bench: Workbench, meter: Meter, rows: int) -> Report:
         ["features", "Model Join, rows/s", "raw client, rows/s", "of the serial limit", "slowest - fastest"],
     )
     for features in WIDTHS:
-        with step(f"{features} features"):
+        with step(f"{features} feature{'s'[: features > 1]}"):
             table = create_table(bench.session, f"wide{features}", features, min(rows, VALUES // features))
             bench.verify_rows(table, table.rows)
             scan = meter.measure([bench.scan(table, table.rows)])["scan"].median

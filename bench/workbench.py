@@ -101,6 +101,9 @@ class Workbench:
             self.session.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{url}')")
             self.session.execute(f"CREATE SCHEMA {name}")
             self.session.execute(f"IMPORT FOREIGN SCHEMA models FROM SERVER {name} INTO {name}")
+            # A tensor of one element becomes a column of the tensor's name.
+            with contextlib.suppress(psycopg.errors.UndefinedColumn):
+                self.session.execute(f"ALTER FOREIGN TABLE {name}.sum1 RENAME x TO f1")
             for width in WIDTHS:
                 self.session.execute(
                     f"ALTER FOREIGN TABLE {name}.sum{width} OPTIONS (ADD batch_size '1', ADD max_in_flight '1')"

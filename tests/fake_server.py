@@ -194,8 +194,8 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             server.headers = dict(context.invocation_metadata())
         if method in behaviour.hang:
             ended = threading.Event()
-            context.add_callback(ended.set)
-            ended.wait()
+            if context.add_callback(ended.set):  # False: it is cancelled already
+                ended.wait()
         if behaviour.cut and method == "ModelInfer":
             server.cut_connections()
         if (

@@ -44,7 +44,7 @@
  * Memoize hopes for, and a scan that cannot run must lose to everything.
  */
 #define MODEL_REQUEST_COST		200.0
-#define MODEL_PER_ROW_COST		1e7
+#define MODEL_PER_ROW_COST		1e10
 #define MODEL_WORKER_COST		25000.0 /* a worker imports Python's modules */
 #define MODEL_UNBOUND_COST		1e25
 #define MODEL_UNBOUND_DISABLED	1000000

