@@ -156,7 +156,8 @@ make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	path->parallel_workers = partial ? outer->parallel_workers : 0;
 	path->rows = clamp_row_est(joinrel->rows * outer->rows /
 							   outer->parent->rows);
-	path->pathkeys = outer->pathkeys;
+	/* workers deliver no common order, so promise none */
+	path->pathkeys = partial ? NIL : outer->pathkeys;
 	join->path.flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	join->path.custom_paths = list_make1(outer);
 	join->path.methods = &model_join_path_methods;

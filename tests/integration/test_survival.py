@@ -25,6 +25,10 @@ Connection = psycopg.Connection[Any]
 
 MILLION = 1_000_000
 JOIN = "SELECT sum(total::float8) FROM readings NATURAL JOIN ml.sum10"
+# Ten times the rows: it outlasts the first use of Python in a fresh session.
+LONG_JOIN = (
+    "SELECT sum(total) FROM (SELECT r.* FROM readings r, generate_series(1, 10) OFFSET 0) r NATURAL JOIN ml.sum10"
+)
 SCORE = "SELECT s FROM ml.affine WHERE a = 1 AND b = 2"
 
 # A server that refuses, dies or does not answer: what a statement may say about it.
@@ -242,7 +246,7 @@ def test_terminate(victims: Database, readings: None, server: str) -> None:
         for _ in range(3):
             with victims.connect() as connection, paused(victims) if server == "paused" else contextlib.nullcontext():
                 pid = connection.info.backend_pid
-                statement = Statement(connection, JOIN)
+                statement = Statement(connection, LONG_JOIN)
                 time.sleep(0.6)
                 assert statement.running()
                 terminate(admin, pid)
