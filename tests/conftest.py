@@ -109,6 +109,12 @@ def revive() -> bool:
     return bool(dead)
 
 
+@pytest.fixture(autouse=True)
+def living_servers() -> None:
+    """Let no test suffer from what a crash of Triton in an earlier one left."""
+    revive()
+
+
 @contextlib.contextmanager
 def run_servers(name: str) -> Iterator[Database]:
     """Run a pair of servers; look for crashes in PostgreSQL's log when they have stopped."""
