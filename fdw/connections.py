@@ -5,7 +5,6 @@ Also the one way in which a request is tried, waited for and tried again.
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, TypeVar
@@ -13,16 +12,12 @@ from typing import Callable, TypeVar
 from fdw import errors
 from fdw.options import Server, ServerOptions, TableOptions, UserOptions
 from fdw.protocols import PROTOCOLS
-from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata
+from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
+from fdw.replicas import Backoff, Effort, Replica, choose, is_elsewhere, is_overload
 from fdw.signature import Model, TensorSpec, is_batched
 from fdw.tickets import Steps, gather, notifier
 
 T = TypeVar("T")
-
-# Pauses between attempts double from the first to the longest; each is shortened at random by up to a half, so that
-# the backends of one database do not come back all at once.
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
 
 # Connections that a backend keeps at most; the one that was used least recently goes first.
 MAX_CONNECTIONS = 16
@@ -30,16 +25,16 @@ MAX_CONNECTIONS = 16
 
 @dataclass(frozen=True)
 class Connection:
-    """A client of a server, and the models that were asked for, by name and version."""
+    """The endpoints of a server, and the models that were asked for, by name and version."""
 
     server: Server
-    client: Client
+    replicas: tuple[Replica, ...]
     models: dict[tuple[str, str], Model] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
-        """host:port of the server."""
-        return self.server.options.url.address
+        """host:port of the server; of several endpoints, separated by commas."""
+        return self.server.options.address
 
 
 _connections: dict[tuple[int, str, ServerOptions, UserOptions], Connection] = {}
@@ -60,26 +55,38 @@ def connect(server: Server) -> Connection:
             del _connections[other]
         while len(_connections) >= MAX_CONNECTIONS:
             del _connections[next(iter(_connections))]
-        client = PROTOCOLS[server.options.url.scheme](server, notifier.notify)
-        connection = Connection(server, client)
+        replicas = tuple(
+            Replica(endpoint, PROTOCOLS[endpoint.scheme](server, endpoint, notifier.notify))
+            for endpoint in server.options.url
+        )
+        connection = Connection(server, replicas)
     _connections[key] = connection
     return connection
 
 
 def attempt(
-    connection: Connection, start: Callable[[int], Call[T]], request: errors.Request, max_attempts: int
+    connection: Connection, start: Callable[[Client, int], Call[T]], request: errors.Request, effort: Effort
 ) -> Steps[T]:
-    """Make a request, and make it again while the server is unavailable.
+    """Make a request, and make it again where another attempt may succeed.
 
-    ``start`` makes the call, given its timeout in ms. All attempts share ``request.timeout_ms``, and as long as no
-    connection can be made they share server option "connect_timeout_ms". Raises the error of the last attempt.
+    ``start`` makes the call on a client, given its timeout in ms. An endpoint that cannot be reached, that lacks the
+    model or has too much to do is followed at once by the others; when all were tried, a pause comes. All attempts
+    share ``request.timeout_ms``, and as long as no connection can be made they share server option
+    "connect_timeout_ms"; nothing is repeated after a deadline. Raises the error of the last attempt.
     """
+    yield from effort.admit()
     began_s = time.monotonic()
     deadline_s = began_s + request.timeout_ms / 1000
-    connect_deadline_s = began_s + connection.server.options.connect_timeout_ms / 1000
-    pause_s = FIRST_PAUSE_S
-    for number in range(1, max_attempts + 1):
-        call = start(max(1, int((deadline_s - time.monotonic()) * 1000)))
+    model = (request.model, request.version)
+    tried: set[Replica] = set()
+    backoff = Backoff()
+    limit = effort.max_attempts + len(connection.replicas) - 1
+    for number in range(1, limit + 1):
+        replica = choose(connection.replicas, tried, model)
+        tried.add(replica)
+        call = start(replica.client, max(1, int((deadline_s - time.monotonic()) * 1000)))
+        replica.add(call)
+        effort.add(call)
         try:
             while not call.done():
                 yield None
@@ -87,40 +94,91 @@ def attempt(
             call.cancel()
         failure = call.failure()
         if failure is None:
+            replica.welcome(model)
+            effort.answered()
             return call.value()
-        if failure.cause is not None:
-            connection.client.renew(call)
-        error = errors.from_failure(failure, replace(request, attempts=number))
-        wake_s = time.monotonic() + pause_s * random.uniform(0.5, 1.0)
-        limit_s = deadline_s if failure.connected else min(deadline_s, connect_deadline_s)
-        if failure.status != "UNAVAILABLE" or failure.not_ready or number == max_attempts or wake_s >= limit_s:
+        _note(replica, call, failure, effort, model)
+        error = errors.from_failure(failure, _asked_of(connection, replica, tried, failure, request, number))
+        others = len(tried) < len(connection.replicas)
+        wake_s = time.monotonic() + (0.0 if others else backoff.next())
+        # While no connection can be made, the time to make one is what counts; another endpoint has its own.
+        connecting = not failure.connected and not others
+        limit_s = (
+            min(deadline_s, began_s + connection.server.options.connect_timeout_ms / 1000) if connecting else deadline_s
+        )
+        if not _repeatable(failure, others) or number == limit or wake_s >= limit_s:
             raise error
+        if not effort.spend():
+            raise errors.over_budget(error, effort.budget)
+        if not others:
+            tried.clear()
         while time.monotonic() < wake_s:
             yield wake_s
-        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        yield from effort.admit()
     raise AssertionError("unreachable")
 
 
-def load_model(connection: Connection, options: TableOptions) -> Steps[Model]:
+def _note(replica: Replica, call: Call[T], failure: errors.Failure, effort: Effort, model: tuple[str, str]) -> None:
+    """Draw the conclusions of a failure for the requests that follow."""
+    if failure.cause is not None:
+        replica.client.renew(call)
+    if failure.cause is not None and failure.status == "UNAVAILABLE":
+        replica.leave_out()
+    elif is_elsewhere(failure):
+        replica.leave_out(*model)
+    elif is_overload(failure):
+        effort.overloaded()
+
+
+def _repeatable(failure: errors.Failure, others: bool) -> bool:
+    if is_elsewhere(failure):
+        return others
+    return failure.status == "UNAVAILABLE" or is_overload(failure)
+
+
+def _asked_of(
+    connection: Connection,
+    replica: Replica,
+    tried: set[Replica],
+    failure: errors.Failure,
+    request: errors.Request,
+    number: int,
+) -> errors.Request:
+    """Say who failed: the endpoint, or all of them where none could be reached."""
+    alone = failure.connected or len(tried) < len(connection.replicas)
+    endpoint = replica.endpoint.address if alone else connection.endpoint
+    return replace(request, endpoint=endpoint, attempts=number)
+
+
+def table_effort(options: TableOptions) -> Effort:
+    """Return the effort that a table's options allow for one scan."""
+    return Effort(options.max_attempts, options.retry_budget)
+
+
+def server_effort(options: ServerOptions) -> Effort:
+    """Return the effort that a server's options allow for requests about no table."""
+    return Effort(options.default_max_attempts, options.default_retry_budget)
+
+
+def load_model(connection: Connection, options: TableOptions, effort: Effort) -> Steps[Model]:
     """Ask the server for a model's metadata and configuration, once per connection, model and version."""
     key = (options.model, options.version)
     if key not in connection.models:
         request = errors.Request(
             connection.endpoint, connection.server.name, options.model, options.version, options.timeout_ms
         )
-        connection.models[key] = yield from ask_model(connection, request, options.max_attempts)
+        connection.models[key] = yield from ask_model(connection, request, effort)
     return connection.models[key]
 
 
-def ask_model(connection: Connection, request: errors.Request, max_attempts: int) -> Steps[Model]:
+def ask_model(connection: Connection, request: errors.Request, effort: Effort) -> Steps[Model]:
     """Ask the server for a model's metadata and configuration, side by side."""
-    client = connection.client
     name, version = request.model, request.version
     metadata_steps: Steps[Metadata | Config] = attempt(
-        connection, lambda timeout_ms: client.metadata(name, version, timeout_ms), request, max_attempts
+        connection, lambda client, timeout_ms: client.metadata(name, version, timeout_ms), request, effort
     )
     config_steps: Steps[Metadata | Config] = attempt(
-        connection, lambda timeout_ms: client.config(name, version, timeout_ms), request, max_attempts
+        connection, lambda client, timeout_ms: client.config(name, version, timeout_ms), request, effort
     )
     metadata, config = yield from gather([metadata_steps, config_steps], 2)
     assert isinstance(metadata, Metadata)
@@ -151,7 +209,26 @@ def forget_model(connection: Connection, options: TableOptions) -> None:
 
 
 def ask_index(connection: Connection) -> Steps[tuple[IndexEntry, ...]]:
-    """Ask the server for its models."""
+    """Ask the server for its models. One of several endpoints answers for all."""
     options = connection.server.options
     request = errors.Request(connection.endpoint, connection.server.name, timeout_ms=options.default_timeout_ms)
-    return (yield from attempt(connection, connection.client.index, request, options.default_max_attempts))
+    return (
+        yield from attempt(
+            connection, lambda client, timeout_ms: client.index(timeout_ms), request, server_effort(options)
+        )
+    )
+
+
+def ask_statistics(connection: Connection, options: TableOptions, timeout_ms: int) -> Steps[Statistics]:
+    """Add up what the endpoints counted of a model; those that do not answer in time are left out."""
+    calls = [replica.client.statistics(options.model, options.version, timeout_ms) for replica in connection.replicas]
+    try:
+        while not all(call.done() for call in calls):
+            yield None
+    finally:
+        for call in calls:
+            call.cancel()
+    counted = [call.value() for call in calls if call.failure() is None]
+    queues = [times.queue_ns for times in counted if times.queue_ns is not None]
+    computes = [times.compute_ns for times in counted if times.compute_ns is not None]
+    return Statistics(sum(queues) if queues else None, sum(computes) if computes else None)

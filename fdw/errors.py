@@ -297,7 +297,7 @@ def _exhausted(failure: Failure, request: Request) -> ModelFdwError:
         )
     return OutOfResources(
         f'model server "{request.endpoint}" is out of resources: {_said(failure)}',
-        None,
+        _attempts(request).strip(),
         'Lower table option "max_in_flight" or "batch_size".',
     )
 
@@ -341,6 +341,14 @@ def from_failure(failure: Failure, request: Request) -> ModelFdwError:
     if failure.not_ready:
         return model_not_ready(request, _said(failure))
     return STATUS_ERRORS.get(failure.status, _server_failed)(failure, request)
+
+
+def over_budget(error: ModelFdwError, budget: int) -> ModelFdwError:
+    """Say in an error that another attempt would have been made, had the scan not made so many already."""
+    fact = f"The scan has made {budget} requests more than it has batches, and may make no more."
+    error.detail = f"{error.detail} {fact}" if error.detail else fact
+    error.hint = 'Raise table option "retry_budget", or find out why the server fails so often.'
+    return error
 
 
 # The module that Python reports as missing -> the name to give to pip.

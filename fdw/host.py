@@ -147,7 +147,7 @@ def _describe(steps: Steps[tuple[signature.Slot, ...]], table: options.Table) ->
         settings.row_cost,
         settings.model,
         settings.version,
-        table.server.options.url.address,
+        table.server.options.address,
     )
 
 

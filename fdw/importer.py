@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Sequence, Tuple
 
 from fdw import errors, signature
-from fdw.connections import Connection, ask_index, ask_model, connect
+from fdw.connections import Connection, ask_index, ask_model, connect, server_effort
 from fdw.options import MAX_INDEX, Server
 from fdw.protocols.base import IndexEntry
 from fdw.signature import INPUT, OUTPUT, Model, TensorSpec
@@ -87,7 +87,7 @@ def import_tables(
     """Ask the server for its models and define a table for each; see fdw.host.import_schema."""
     if remote_schema != REMOTE_SCHEMA:
         raise errors.UnknownSchema(
-            f'remote schema "{remote_schema}" does not exist on model server "{server.options.url.address}"',
+            f'remote schema "{remote_schema}" does not exist on model server "{server.options.address}"',
             None,
             f'Import from remote schema "{REMOTE_SCHEMA}".',
         )
@@ -114,7 +114,7 @@ def _ask(connection: Connection, name: str) -> Steps[Model | _Skipped]:
     options = connection.server.options
     request = errors.Request(connection.endpoint, connection.server.name, name, timeout_ms=options.default_timeout_ms)
     try:
-        return (yield from ask_model(connection, request, options.default_max_attempts))
+        return (yield from ask_model(connection, request, server_effort(options)))
     except (errors.UnknownModel, errors.ModelNotReady, errors.ModelFailed) as error:
         return _Skipped(name, error)
 

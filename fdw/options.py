@@ -81,6 +81,7 @@ class Option:
 MAX_BATCH_SIZE = 1_048_576
 MAX_IN_FLIGHT = 64
 MAX_ATTEMPTS = 20
+MAX_RETRY_BUDGET = 1_000_000
 MAX_TIMEOUT_MS = 86_400_000
 MAX_MESSAGE_BYTES = 2_147_483_647
 MAX_INDEX = 1_000_000
@@ -91,7 +92,8 @@ OPTIONS: tuple[Option, ...] = (
         SERVER,
         "url",
         None,
-        "where the model server listens: grpc://host:port, or grpcs://host:port with TLS; port 8001 unless given",
+        "where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several of a kind separated "
+        "by commas; port 8001 unless given",
         required=True,
     ),
     Option(
@@ -166,6 +168,15 @@ OPTIONS: tuple[Option, ...] = (
         MAX_ATTEMPTS,
     ),
     Option(
+        "default_retry_budget",
+        SERVER,
+        "integer",
+        1000,
+        'value of "retry_budget" for tables that do not set it, and for an import',
+        0,
+        MAX_RETRY_BUDGET,
+    ),
+    Option(
         "token",
         USER_MAPPING,
         "token",
@@ -215,9 +226,18 @@ OPTIONS: tuple[Option, ...] = (
         TABLE,
         "integer",
         None,
-        "how often a request is tried while the server is unavailable",
+        "how often a request is tried while the server is unavailable; each further endpoint is tried once more",
         1,
         MAX_ATTEMPTS,
+    ),
+    Option(
+        "retry_budget",
+        TABLE,
+        "integer",
+        None,
+        "how many requests a scan may make in addition: retries, other endpoints and the parts of refused requests",
+        0,
+        MAX_RETRY_BUDGET,
     ),
     Option(
         "row_cost",
@@ -356,12 +376,6 @@ _URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
 
 def _parse_url(option: Option, text: str) -> Endpoint:
     """Read one endpoint. The text itself is in no message: a URL may carry a password."""
-    if "," in text:
-        raise Unsupported(
-            f'option "{option.name}" names several endpoints, which are not supported yet',
-            None,
-            "Name one endpoint.",
-        )
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -384,6 +398,16 @@ def _parse_url(option: Option, text: str) -> Endpoint:
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise BadOption(f'option "{option.name}" must end after the port', None, _URL_HINT)
     return Endpoint(parts.scheme, parts.hostname, DEFAULT_PORT if port is None else port)
+
+
+def _parse_urls(option: Option, text: str) -> tuple[Endpoint, ...]:
+    """Read endpoints, separated by commas: replicas of one server, each named once."""
+    endpoints = tuple(_parse_url(option, piece) for piece in text.split(","))
+    if len({endpoint.scheme for endpoint in endpoints}) > 1:
+        raise BadOption(f'option "{option.name}" mixes schemes', None, "Give all endpoints the same scheme.")
+    if len(set(endpoints)) < len(endpoints):
+        raise BadOption(f'option "{option.name}" names an endpoint twice', None, "Name each endpoint once.")
+    return endpoints
 
 
 def _parse_token(option: Option, text: str) -> str:
@@ -427,7 +451,7 @@ _PARSERS: dict[str, Callable[[Option, str], object]] = {
     "choice": _parse_choice,
     "name": _parse_name,
     "shape": _parse_shape,
-    "url": _parse_url,
+    "url": _parse_urls,
     "token": _parse_token,
     "headers": _parse_headers,
 }
@@ -506,7 +530,7 @@ def split_levels(merged: Mapping[str, str]) -> dict[str, dict[str, str]]:
 class ServerOptions:
     """Options of a foreign server, parsed."""
 
-    url: Endpoint
+    url: tuple[Endpoint, ...]
     connect_timeout_ms: int
     keepalive_ms: int
     compression: str
@@ -515,6 +539,12 @@ class ServerOptions:
     default_max_in_flight: int
     default_timeout_ms: int
     default_max_attempts: int
+    default_retry_budget: int
+
+    @property
+    def address(self) -> str:
+        """host:port of the server's endpoints, separated by commas."""
+        return ", ".join(endpoint.address for endpoint in self.url)
 
 
 @dataclass(frozen=True)
@@ -538,6 +568,7 @@ class TableOptions:
     max_in_flight: int
     timeout_ms: int
     max_attempts: int
+    retry_budget: int
     row_cost: float
 
 
@@ -593,7 +624,7 @@ def _read_table_options(table: Mapping[str, str], name: str, server: ServerOptio
     values = read(TABLE, table)
     if values["model"] is None:
         values["model"] = name
-    for option in ("batch_size", "max_in_flight", "timeout_ms", "max_attempts"):
+    for option in ("batch_size", "max_in_flight", "timeout_ms", "max_attempts", "retry_budget"):
         if values[option] is None:
             values[option] = getattr(server, f"default_{option}")
     return TableOptions(**values)

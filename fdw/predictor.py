@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Sequence
 
 from fdw import codec, errors, signature
-from fdw.connections import Connection, attempt, connect, forget_model, load_model
+from fdw.connections import Connection, ask_statistics, attempt, connect, forget_model, load_model, table_effort
 from fdw.options import Table
 from fdw.protocols.base import InferRequest, InputData
+from fdw.replicas import Effort
 from fdw.tickets import Steps, Ticket, gather
 
 Columns = Sequence[codec.OutputColumn]
@@ -31,11 +32,12 @@ class Traffic:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One scan of a model table: a connection, a plan, and the batches in flight."""
+    """One scan of a model table: a connection, a plan, what it may try, and the batches in flight."""
 
     table: Table
     connection: Connection
     plan: signature.Plan
+    effort: Effort
     tickets: weakref.WeakSet[Ticket[Columns]] = field(default_factory=weakref.WeakSet)
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -45,7 +47,7 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
     if signature.is_self_described(table):
         return signature.describe(table, None)
     connection = connect(table.server)
-    model = yield from load_model(connection, table.options)
+    model = yield from load_model(connection, table.options, table_effort(table.options))
     try:
         return signature.describe(table, model)
     except errors.ModelFdwError:
@@ -56,9 +58,10 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
 def open_session(table: Table, bound: Sequence[int], wanted: Sequence[int]) -> Steps[Session]:
     """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
     connection = connect(table.server)
-    model = yield from load_model(connection, table.options)
+    effort = table_effort(table.options)
+    model = yield from load_model(connection, table.options, effort)
     try:
-        return Session(table, connection, signature.plan(table, model, bound, wanted))
+        return Session(table, connection, signature.plan(table, model, bound, wanted), effort)
     except errors.ModelFdwError:
         forget_model(connection, table.options)
         raise
@@ -88,16 +91,7 @@ def statistics(session: Session) -> Steps[tuple[int, int] | None]:
     The counters are the server's, for all clients since the model was loaded. Nothing depends on them: the result is
     None where the server does not count or does not answer within STATISTICS_TIMEOUT_MS.
     """
-    options = session.table.options
-    call = session.connection.client.statistics(options.model, options.version, STATISTICS_TIMEOUT_MS)
-    try:
-        while not call.done():
-            yield None
-    finally:
-        call.cancel()
-    if call.failure() is not None:
-        return None
-    times = call.value()
+    times = yield from ask_statistics(session.connection, session.table.options, STATISTICS_TIMEOUT_MS)
     if times.queue_ns is None or times.compute_ns is None:
         return None
     return times.queue_ns // 1000, times.compute_ns // 1000
@@ -141,7 +135,7 @@ def _request(session: Session, tensors: Sequence[codec.EncodedTensor], first: in
     )
     session.traffic.sent += sum(len(data.raw) for data in message.inputs)
     reply = yield from attempt(
-        connection, lambda timeout_ms: connection.client.infer(message, timeout_ms), request, options.max_attempts
+        connection, lambda client, timeout_ms: client.infer(message, timeout_ms), request, session.effort
     )
     session.traffic.received += sum(tensor.size for tensor in reply)
     return _read(plan, rows, reply)

@@ -329,7 +329,7 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         ]
         lines = [
             f"Model: {self._table.options.model}",
-            f"Server: {self._table.server.options.url.address}",
+            f"Server: {self._table.server.options.address}",
         ]
         if missing:
             lines.append(f"Unbound Inputs: {', '.join(missing)}")

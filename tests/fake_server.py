@@ -82,7 +82,8 @@ class Output:
 class Behaviour:
     """What goes wrong. ``hang``: methods that never answer; ``status``: what a method answers the first ``times``
     times (-1: always); ``spoil``: what is done to each output; ``typed``: contents are typed, not raw; ``drop``: the
-    outputs are left out; ``cut``: the connection is reset when the method is called."""
+    outputs are left out; ``cut``: the connection is reset when the method is called; ``at_most``: only that many
+    requests are answered at the same time, the others get ``status``."""
 
     hang: frozenset[str] = frozenset()
     status: grpc.StatusCode | None = None
@@ -94,6 +95,7 @@ class Behaviour:
     drop: bool = False
     cut: bool = False
     delay_s: float = 0.0
+    at_most: int = -1
     listen: str = "grpc"
 
 
@@ -202,6 +204,7 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             behaviour.status
             and method in behaviour.status_methods
             and (behaviour.times < 0 or number <= behaviour.times)
+            and (behaviour.at_most < 0 or server.running > behaviour.at_most)
         ):
             context.abort(behaviour.status, behaviour.status_text)
         if behaviour.delay_s and method == "ModelInfer":

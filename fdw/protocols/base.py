@@ -11,7 +11,7 @@ from typing import Callable, Generic, Protocol, Sequence, TypeVar
 
 from fdw.codec import Tensor
 from fdw.errors import Failure
-from fdw.options import Server
+from fdw.options import Endpoint, Server
 from fdw.signature import TensorSpec
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class InferRequest:
 
 
 class Client(Protocol):
-    """A connection to one model server. No method waits for the network; ``timeout_ms`` bounds the request."""
+    """A connection to one endpoint of a server. No method waits for the network; ``timeout_ms`` bounds the request."""
 
     def metadata(self, model: str, version: str, timeout_ms: int) -> Call[Metadata]:
         """Ask for a model's tensors."""
@@ -139,5 +139,5 @@ class Client(Protocol):
         """Make later requests use a new connection if they would use the failed call's; others in flight go on."""
 
 
-# Makes a client of a server; the function is called, from any thread, whenever a call may have ended.
-ClientFactory = Callable[[Server, Callable[[], None]], Client]
+# Makes a client of an endpoint of a server; the function is called, from any thread, whenever a call may have ended.
+ClientFactory = Callable[[Server, Endpoint, Callable[[], None]], Client]

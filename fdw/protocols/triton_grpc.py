@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from fdw.codec import Tensor
 from fdw.errors import Failure
-from fdw.options import Server, ServerOptions
+from fdw.options import Endpoint, Server, ServerOptions
 from fdw.protocols.base import Call, Config, IndexEntry, InferRequest, Metadata, Statistics
 from fdw.signature import TensorSpec
 
@@ -55,11 +55,11 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
 class _Link:
     """One channel and its stub. Requests hold it; gRPC closes the channel when nothing does any more."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, endpoint: Endpoint) -> None:
         options = server.options
-        arguments = (options.url.address, _channel_options(options))
+        arguments = (endpoint.address, _channel_options(options))
         compression = _COMPRESSION[options.compression]
-        if options.url.scheme == "grpcs":
+        if endpoint.scheme == "grpcs":
             credentials = grpc.ssl_channel_credentials()
             channel = grpc.secure_channel(arguments[0], credentials, arguments[1], compression)
         else:
@@ -148,12 +148,13 @@ class _GrpcCall(Generic[T]):
 
 
 class TritonGrpc:
-    """A connection to one server, as fdw.protocols.base.Client says."""
+    """A connection to one endpoint, as fdw.protocols.base.Client says."""
 
-    def __init__(self, server: Server, notify: Callable[[], None]) -> None:
+    def __init__(self, server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> None:
         self._server = server
+        self._endpoint = endpoint
         self._notify = notify
-        self._link = _Link(server)
+        self._link = _Link(server, endpoint)
         user = server.user
         token = (("authorization", f"Bearer {user.token}"),) if user.token else ()
         self._headers = token + user.headers
@@ -199,7 +200,7 @@ class TritonGrpc:
     def renew(self, failed: Call[object]) -> None:
         """Replace the channel, unless another failed call already did."""
         if isinstance(failed, _GrpcCall) and failed.link is self._link:
-            self._link = _Link(self._server)
+            self._link = _Link(self._server, self._endpoint)
 
 
 def _parse_tensors(tensors: Any) -> tuple[TensorSpec, ...]:

@@ -760,7 +760,8 @@ NO_URL = Report(
     "HV00J",
     'option "url" is required for a server',
     None,
-    "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS; port 8001 unless given.",
+    "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several of a kind "
+    "separated by commas; port 8001 unless given.",
 )
 URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
 
@@ -812,7 +813,8 @@ OPTIONS = [
         unknown(
             "zzz",
             "Valid options in this context are: url, connect_timeout_ms, keepalive_ms, compression, max_message_bytes, "
-            "default_batch_size, default_max_in_flight, default_timeout_ms, default_max_attempts.",
+            "default_batch_size, default_max_in_flight, default_timeout_ms, default_max_attempts, "
+            "default_retry_budget.",
         ),
     ),
     (mapping_with("tokn 'x'"), unknown("tokn", 'Perhaps you meant the option "token".')),
@@ -843,10 +845,12 @@ OPTIONS = [
         Report("0A000", 'scheme "http" in option "url" is not supported yet', None, URL_HINT),
     ),
     (
-        server_with("url 'grpc://a:1,grpc://b:1'"),
-        Report(
-            "0A000", 'option "url" names several endpoints, which are not supported yet', None, "Name one endpoint."
-        ),
+        server_with("url 'grpc://a:1,grpcs://b:1'"),
+        Report("22023", 'option "url" mixes schemes', None, "Give all endpoints the same scheme."),
+    ),
+    (
+        server_with("url 'grpc://a:1,grpc://a:1'"),
+        Report("22023", 'option "url" names an endpoint twice', None, "Name each endpoint once."),
     ),
     (
         server_with("url 'grpc://me:hush@h:8001'"),

@@ -95,7 +95,7 @@ CASES = [
         Failure("RESOURCE_EXHAUSTED", "out of memory"),
         "53000",
         'model server "gpu-1:8001" is out of resources: out of memory',
-        None,
+        "Attempts: 3.",
         'Lower table option "max_in_flight" or "batch_size".',
     ),
     (

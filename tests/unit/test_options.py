@@ -58,8 +58,8 @@ MESSAGES = [
         "HV00J",
         'option "url" is required for a server',
         None,
-        "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS; "
-        "port 8001 unless given.",
+        "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several "
+        "of a kind separated by commas; port 8001 unless given.",
     ),
     (
         "table",
@@ -204,10 +204,16 @@ URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
         ("gpu-1:8001", "22023", 'option "url" has no valid scheme', URL_HINT),
         ("http://gpu-1", "0A000", 'scheme "http" in option "url" is not supported yet', URL_HINT),
         (
-            "grpc://a:1,grpc://b:2",
-            "0A000",
-            'option "url" names several endpoints, which are not supported yet',
-            "Name one endpoint.",
+            "grpc://a:1,grpcs://b:2",
+            "22023",
+            'option "url" mixes schemes',
+            "Give all endpoints the same scheme.",
+        ),
+        (
+            "grpc://a:8001,grpc://a",
+            "22023",
+            'option "url" names an endpoint twice',
+            "Name each endpoint once.",
         ),
         (
             "grpc://me:pw@h:1",
@@ -237,8 +243,13 @@ def test_wrong_urls(url: str, sqlstate: str, message: str, hint: str) -> None:
     ],
 )
 def test_urls(url: str, scheme: str, address: str) -> None:
-    endpoint = options.read("server", {"url": url})["url"]
+    (endpoint,) = options.read("server", {"url": url})["url"]
     assert (endpoint.scheme, endpoint.address) == (scheme, address)
+
+
+def test_several_urls() -> None:
+    server = options.read_server(1, "s", {"url": "grpc://a, grpc://[::1]:2,grpc://c:3"}, {})
+    assert server.options.address == "a:8001, [::1]:2, c:3"
 
 
 def test_names_are_unique_and_defaults_are_valid() -> None:
