@@ -204,7 +204,7 @@ class Postgres:
         assert self.running is not None
         with contextlib.suppress(OSError):
             lines = (self.data / "postmaster.pid").read_text().splitlines()
-            return lines[0] == str(self.running.pid) and lines[7:8] == ["ready   "]
+            return lines[:1] == [str(self.running.pid)] and lines[7:8] == ["ready   "]
         return False
 
     def stop(self) -> None:

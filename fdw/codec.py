@@ -89,12 +89,12 @@ class EncodedTensor:
     feed: Feed
     data: Union[Array, List[bytes]]
 
-    def rows(self, first: int, last: int) -> bytes:
-        """Return rows first to last (exclusive) as raw contents."""
+    def rows(self, first: int, last: int) -> Buffer:
+        """Return rows first to last (exclusive) as raw contents; of an array, without a copy."""
         if isinstance(self.data, list):
             step = 2 * len(self.feed.columns)
             return b"".join(self.data[first * step : last * step])
-        return self.data[first:last].tobytes()
+        return self.data[first:last].reshape(-1).view(np.uint8).data
 
 
 def _pack_floats(feed: Feed, rows: int, columns: Sequence[Array]) -> Array:

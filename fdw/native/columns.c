@@ -73,6 +73,16 @@ model_kind_width(char kind)
 	return find_kind(kind)->width;
 }
 
+/* Is a Datum of the kind nothing but the value in the buffer? */
+bool
+model_kind_plain(char kind)
+{
+	const ModelKind *found = find_kind(kind);
+
+	return found->width > 0 && found->type != NUMERICOID &&
+		found->width <= (int) sizeof(Datum);
+}
+
 /*
  * Build the cast from a type to another, over the single column of a slot
  * that is given as the outer tuple; NULL where none is needed.
@@ -141,6 +151,7 @@ model_input_init(ModelInput *input, ModelColumn *column, PlanState *parent)
 	input->width = model_kind_width(column->kind);
 	input->convert = build_cast(column, column->typid, column->natural, -1,
 								parent, &input->slot);
+	input->plain = input->convert == NULL && model_kind_plain(column->kind);
 	if (input->width == 0)
 		initStringInfo(&input->bytes);
 }
@@ -282,12 +293,6 @@ model_input_append(ModelInput *input, int row, Datum value,
 	ModelInputContext context = {table, input->column->name};
 	MemoryContext old;
 
-	if (input->width > 0 && input->convert == NULL &&
-		input->column->kind != 'Q')
-	{
-		write_value(input, row, value);
-		return;
-	}
 	callback.callback = model_input_error_context;
 	callback.arg = &context;
 	callback.previous = error_context_stack;

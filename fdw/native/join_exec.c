@@ -72,6 +72,7 @@ typedef struct ModelJoinState
 	List	   *inputs;			/* integers: attnums of the bound inputs */
 	List	   *columns;		/* integers: attnums of the model's columns */
 	ProjectionInfo *values;		/* computes the inputs */
+	int		   *sources;		/* ... or the outer columns that they are */
 	ExprState  *gate;
 	ExprState  *before;
 	ExprState  *after;
@@ -302,6 +303,28 @@ build_value_projection(ModelJoinState *state, List *values)
 								   slot, &state->css.ss.ps, NULL);
 }
 
+/*
+ * The outer columns that the inputs are, counted from 0; NULL where one of
+ * them has to be computed.
+ */
+static int *
+find_sources(ModelJoinState *state, List *values)
+{
+	int		   *sources = palloc(sizeof(int) * (state->ninputs + 1));
+	ListCell   *cell;
+
+	foreach(cell, values)
+	{
+		Var		   *var = lfirst(cell);
+
+		if (!IsA(var, Var) || var->varno != INDEX_VAR ||
+			var->varattno < 1 || var->varattno > state->nouter)
+			return NULL;
+		sources[foreach_current_index(cell)] = var->varattno - 1;
+	}
+	return sources;
+}
+
 /* Custom scan callback: start; nothing is sent before the first row. */
 static void
 model_join_begin(CustomScanState *node, EState *estate, int eflags)
@@ -312,6 +335,7 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	List	   *header = list_nth(plan->custom_private, JOIN_PRIVATE_HEADER);
 	List	   *placeholders = list_nth(plan->custom_exprs,
 										JOIN_EXPR_PLACEHOLDERS);
+	List	   *values = list_nth(plan->custom_exprs, JOIN_EXPR_VALUES);
 	List	   *outputs;
 	ListCell   *cell;
 
@@ -329,9 +353,8 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 		return;
 
 	outputs = add_wholerow_outputs(state, lay_out_tuple(state, plan));
-	state->values = build_value_projection(state,
-										   list_nth(plan->custom_exprs,
-													JOIN_EXPR_VALUES));
+	state->values = build_value_projection(state, values);
+	state->sources = find_sources(state, values);
 	state->gate = ExecInitQual(list_nth(plan->custom_exprs, JOIN_EXPR_GATE),
 							   ps);
 	state->before = ExecInitQual(list_nth(plan->custom_exprs,
@@ -380,17 +403,27 @@ values_error_context(void *arg)
 	}
 }
 
-/* Compute the inputs of an outer row. */
+/* Take the inputs from the outer row, or compute them. */
 static TupleTableSlot *
-compute_values(ModelJoinState *state)
+compute_values(ModelJoinState *state, TupleTableSlot *outer)
 {
 	TupleTableSlot *slot = state->values->pi_state.resultslot;
+	int		   *sources = state->sources;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = values_error_context,
 		.arg = state,
 	};
 
+	if (sources)
+	{
+		for (int i = 0; i < state->ninputs; i++)
+		{
+			slot->tts_values[i] = outer->tts_values[sources[i]];
+			slot->tts_isnull[i] = outer->tts_isnull[sources[i]];
+		}
+		return slot;
+	}
 	memset(slot->tts_isnull, NOT_COMPUTED, state->ninputs);
 	error_context_stack = &callback;
 	ExecProject(state->values);
@@ -485,7 +518,7 @@ gather_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows)
 	slot_getallattrs(outer);
 	ResetExprContext(econtext);
 	econtext->ecxt_scantuple = outer;
-	values = compute_values(state);
+	values = compute_values(state, outer);
 	match = has_inputs(values, state->ninputs) &&
 		check_before(state, outer, values);
 	if (!match)

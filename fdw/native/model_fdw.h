@@ -137,6 +137,7 @@ typedef struct ModelInput
 {
 	ModelColumn *column;
 	int			width;			/* bytes a value, 0: variable */
+	bool		plain;			/* the Datum's low bytes are the value */
 	int			capacity;		/* rows that "values" has room for */
 	char	   *values;			/* the values or, if variable, ... */
 	int64	   *offsets;		/* ... nrows + 1 offsets in the same place */
@@ -155,6 +156,7 @@ typedef struct ModelOutput
 	const char *values;
 	const int64 *offsets;		/* NULL: fixed width */
 	const uint8 *nulls;			/* NULL: no value is missing */
+	bool		plain;			/* the value's bytes are the Datum's low ones */
 } ModelOutput;
 
 /* natural type to column's type, for one output column */
@@ -173,6 +175,7 @@ typedef struct ModelInputContext
 
 extern void model_input_error_context(void *arg);
 extern Oid	model_kind_type(char kind);
+extern bool model_kind_plain(char kind);
 extern int	model_kind_width(char kind);
 extern void model_input_init(ModelInput *input, ModelColumn *column,
 							 PlanState *parent);

@@ -386,8 +386,15 @@ finish(ModelStream *stream, ModelBatch *batch)
 		PyList_Size(batch->result) != stream->noutputs)
 		elog(ERROR, "unexpected number of output columns");
 	for (int i = 0; i < stream->noutputs; i++)
-		model_output_parse(&batch->outputs[i],
-						   PyList_GetItem(batch->result, i), batch->nrows);
+	{
+		ModelOutput *output = &batch->outputs[i];
+
+		model_output_parse(output, PyList_GetItem(batch->result, i),
+						   batch->nrows);
+		output->plain = output->nulls == NULL &&
+			stream->conversions[i].state == NULL &&
+			model_kind_plain(output->column->kind);
+	}
 	count_time(stream, COUNT_DECODE_TIME, &start);
 }
 
@@ -418,6 +425,44 @@ model_stream_next(ModelStream *stream, ModelFill fill, void *state)
 	return batch;
 }
 
+/* Store a value whose Datum holds nothing else; most inputs are such. */
+static inline void
+store_plain(ModelInput *input, int row, Datum value)
+{
+	switch (input->width)
+	{
+		case 8:
+			((uint64 *) input->values)[row] = (uint64) value;
+			break;
+		case 4:
+			((uint32 *) input->values)[row] = (uint32) value;
+			break;
+		case 2:
+			((uint16 *) input->values)[row] = (uint16) value;
+			break;
+		default:
+			((uint8 *) input->values)[row] = DatumGetBool(value);
+			break;
+	}
+}
+
+/* Fetch such a value. */
+static inline Datum
+fetch_plain(ModelOutput *output, int row)
+{
+	switch (output->width)
+	{
+		case 8:
+			return (Datum) ((const uint64 *) output->values)[row];
+		case 4:
+			return Int32GetDatum(((const int32 *) output->values)[row]);
+		case 2:
+			return Int16GetDatum(((const int16 *) output->values)[row]);
+		default:
+			return BoolGetDatum(((const uint8 *) output->values)[row] != 0);
+	}
+}
+
 /*
  * Add a row to the batch that is being filled: one value of the column's type
  * per input, none of them NULL.  Returns the row's number in the batch.
@@ -431,6 +476,11 @@ model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 	{
 		ModelInput *input = &stream->inputs[i];
 
+		if (input->plain)
+		{
+			store_plain(input, row, values[i]);
+			continue;
+		}
 		model_input_append(input, row, values[i], econtext,
 						   stream->table->name);
 		if (input->width == 0)
@@ -468,7 +518,13 @@ Datum
 model_stream_output(ModelStream *stream, ModelBatch *batch, int output,
 					int row, ExprContext *econtext, bool *isnull)
 {
-	return model_output_datum(&batch->outputs[output],
-							  &stream->conversions[output], row, econtext,
-							  isnull);
+	ModelOutput *column = &batch->outputs[output];
+
+	if (column->plain)
+	{
+		*isnull = false;
+		return fetch_plain(column, row);
+	}
+	return model_output_datum(column, &stream->conversions[output], row,
+							  econtext, isnull);
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Generic, Protocol, Sequence, TypeVar
 
-from fdw.codec import Tensor
+from fdw.codec import Buffer, Tensor
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server
 from fdw.signature import TensorSpec
@@ -104,7 +104,7 @@ class InputData:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    raw: bytes
+    raw: Buffer
 
 
 @dataclass(frozen=True)
