@@ -70,6 +70,12 @@ class ModelNotReady(ModelFdwError):
     sqlstate = "55000"  # object_not_in_prerequisite_state
 
 
+class InvalidTable(ModelFdwError):
+    """A foreign table that can be no model's."""
+
+    sqlstate = "42P16"  # invalid_table_definition
+
+
 class WrongTensor(ModelFdwError):
     """A column does not fit the model's tensors by name, index or coverage."""
 

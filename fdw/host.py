@@ -18,7 +18,7 @@ reported as XX000.
   ``Q`` uint64 [numeric(20)]; ``f`` float32 [real]; ``d`` float64 [double precision]: one native value per row;
 - ``s`` UTF-8 text [text]; ``b`` bytes [bytea]: int64 offsets, one more than there are rows, and the bytes.
 
-Importing this module, and validate(), import neither numpy nor gRPC.
+Importing this module, validate() and validate_table() import neither numpy nor gRPC.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple, TypeVar
 
-from fdw import errors, options
+from fdw import checks, errors, options
 from fdw.tickets import Steps, Ticket, notifier
 
 if TYPE_CHECKING:
@@ -100,6 +100,17 @@ def validate(level: str, values: Mapping[str, str]) -> None:
     (0A000).
     """
     options.validate(level, values)
+
+
+def validate_table(table: Mapping[str, Any]) -> tuple[list[int], list[list[ColumnDescription]]]:
+    """Check a table as a whole when its DDL ends; no server is asked.
+
+    The result is a tuple for the checks of types, which are C's: the attnums of the columns that are known to be
+    inputs; and the columns that are fully described, in each way to read their shapes, the likeliest first, as
+    describe() has them. In one of these all types must have casts. Raises as validate(), and InvalidTable (42P16),
+    WrongTensor (HV005) and WrongDtype (HV004).
+    """
+    return checks.validate_table(table)
 
 
 def poll(ticket: Ticket[Any]) -> int:

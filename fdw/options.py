@@ -640,16 +640,14 @@ def read_table(description: Mapping[str, Any]) -> Table:
         name=description["name"],
         server=server,
         options=_read_table_options(description["options"], description["name"], server.options),
-        columns=tuple(
-            Column(
-                column["attnum"],
-                column["name"],
-                column["type"],
-                ColumnOptions(**read(COLUMN, column["options"])),
-            )
-            for column in columns
-        ),
+        columns=tuple(read_column(column) for column in columns),
     )
+
+
+def read_column(description: Mapping[str, Any]) -> Column:
+    """Parse a column's description (its form: see fdw.host)."""
+    parsed = ColumnOptions(**read(COLUMN, description["options"]))
+    return Column(description["attnum"], description["name"], description["type"], parsed)
 
 
 def validate(level: str, options: Mapping[str, str]) -> None:

@@ -23,3 +23,20 @@ VALIDATOR model_fdw_validator;
 
 COMMENT ON FOREIGN DATA WRAPPER model_fdw
 IS 'models on gRPC inference servers as foreign tables';
+
+CREATE FUNCTION model_fdw_check_ddl()
+RETURNS event_trigger
+LANGUAGE C
+AS 'MODULE_PATHNAME';
+
+COMMENT ON FUNCTION model_fdw_check_ddl()
+IS 'checks model tables as a whole when they are made or changed';
+
+-- ALTER TABLE works on foreign tables, too, and reaches those that inherit.
+CREATE EVENT TRIGGER model_fdw_check_ddl
+ON ddl_command_end
+WHEN TAG IN ('CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE')
+EXECUTE FUNCTION model_fdw_check_ddl();
+
+COMMENT ON EVENT TRIGGER model_fdw_check_ddl
+IS 'checks model tables as a whole when they are made or changed';

@@ -84,9 +84,53 @@ model_kind_plain(char kind)
 }
 
 /*
- * Build the cast from a type to another, over the single column of a slot
- * that is given as the outer tuple; NULL where none is needed.
+ * The cast from a type to another of the only column of a slot, which is given
+ * as the outer tuple; NULL if there is none.
  */
+static Node *
+find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
+{
+	CoercionContext context = COERCION_ASSIGNMENT;
+
+	/* a type that carries a document, such as jsonb, is read from text */
+	if (!column->input && from == TEXTOID)
+		context = COERCION_EXPLICIT;
+	*var = makeVar(OUTER_VAR, 1, from, -1, get_typcollation(from), 0);
+	return coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
+								 context, COERCE_IMPLICIT_CAST, -1);
+}
+
+/* Can values of the natural type become the column's, or the reverse? */
+bool
+model_has_cast(ModelColumn *column)
+{
+	Var		   *var;
+
+	if (column->input)
+		return find_cast(column, column->typid, column->natural, -1,
+						 &var) != NULL;
+	return find_cast(column, column->natural, column->typid, column->typmod,
+					 &var) != NULL;
+}
+
+/* Refuse a column whose type has no such cast. */
+void
+model_raise_no_cast(ModelColumn *column)
+{
+	Oid			from = column->input ? column->typid : column->natural;
+	Oid			to = column->input ? column->natural : column->typid;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_DATA_TYPE),
+			 errmsg("%s column \"%s\" cannot have type %s",
+					column->input ? "input" : "output", column->name,
+					format_type_be(column->typid)),
+			 errdetail("Type %s has no assignment cast to type %s.",
+					   format_type_be(from), format_type_be(to)),
+			 errhint("Use type %s.", format_type_be(column->natural))));
+}
+
+/* Build such a cast; NULL where none is needed. */
 static ExprState *
 build_cast(ModelColumn *column, Oid from, Oid to, int32 typmod,
 		   PlanState *parent, TupleTableSlot **slot)
@@ -94,25 +138,12 @@ build_cast(ModelColumn *column, Oid from, Oid to, int32 typmod,
 	TupleDesc	desc;
 	Var		   *var;
 	Node	   *cast;
-	CoercionContext context = COERCION_ASSIGNMENT;
 
 	if (from == to && typmod < 0)
 		return NULL;
-	/* a type that carries a document, such as jsonb, is read from text */
-	if (!column->input && from == TEXTOID)
-		context = COERCION_EXPLICIT;
-	var = makeVar(OUTER_VAR, 1, from, -1, get_typcollation(from), 0);
-	cast = coerce_to_target_type(NULL, (Node *) var, from, to, typmod,
-								 context, COERCE_IMPLICIT_CAST, -1);
+	cast = find_cast(column, from, to, typmod, &var);
 	if (cast == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_DATA_TYPE),
-				 errmsg("%s column \"%s\" cannot have type %s",
-						column->input ? "input" : "output", column->name,
-						format_type_be(column->typid)),
-				 errdetail("Type %s has no assignment cast to type %s.",
-						   format_type_be(from), format_type_be(to)),
-				 errhint("Use type %s.", format_type_be(column->natural))));
+		model_raise_no_cast(column);
 	/* a cast that only changes the label costs nothing: leave it out */
 	if (cast == (Node *) var ||
 		(IsA(cast, RelabelType) &&

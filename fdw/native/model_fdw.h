@@ -60,6 +60,7 @@ extern char *model_fdw_python_path;
 typedef enum HostFunction
 {
 	HOST_VALIDATE,
+	HOST_VALIDATE_TABLE,
 	HOST_DESCRIBE,
 	HOST_OPEN,
 	HOST_SUBMIT,
@@ -127,8 +128,13 @@ extern ModelTable *model_table_describe(Oid relid, Oid userid);
 extern ModelTable *model_table_of(RelOptInfo *rel, Oid relid);
 extern char *model_table_json(Oid relid, Oid userid);
 extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
+extern void model_read_column(ModelColumn *column, TupleDesc desc,
+							  PyObject *entry);
+extern void model_check_equality(ModelColumn *column, const char *table);
 extern void model_refuse_system_column(AttrNumber attnum);
 extern bool model_is_table(RelOptInfo *rel);
+extern bool model_is_server(Oid wrapperid, List *options);
+extern bool model_is_foreign_table(Oid relid);
 
 /* ---- columns.c: Datums to typed buffers and back ---- */
 
@@ -173,6 +179,8 @@ typedef struct ModelInputContext
 	const char *column;
 } ModelInputContext;
 
+extern bool model_has_cast(ModelColumn *column);
+extern void model_raise_no_cast(ModelColumn *column) __attribute__((noreturn));
 extern void model_input_error_context(void *arg);
 extern Oid	model_kind_type(char kind);
 extern bool model_kind_plain(char kind);

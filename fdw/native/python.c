@@ -42,6 +42,7 @@ typedef struct HostFailure
 
 static const char *const host_function_names[HOST_NFUNCTIONS] = {
 	[HOST_VALIDATE] = "validate",
+	[HOST_VALIDATE_TABLE] = "validate_table",
 	[HOST_DESCRIBE] = "describe",
 	[HOST_OPEN] = "open",
 	[HOST_SUBMIT] = "submit",

@@ -13,13 +13,18 @@
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/heap.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "common/string.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 /* Is this base relation a table of ours? */
 bool
@@ -39,6 +44,60 @@ model_is_table(RelOptInfo *rel)
 		MemoryContextSwitchTo(old);
 	}
 	return rel->fdwroutine->GetForeignPaths == routine->GetForeignPaths;
+}
+
+/*
+ * Does this symbol of a C library make the wrapper's callbacks?  Only a
+ * superuser makes functions in C, so that the name is proof enough.
+ */
+static bool
+has_handler(Oid wrapperid, const char *symbol)
+{
+	Oid			handler = GetForeignDataWrapper(wrapperid)->fdwhandler;
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
+	bool		result;
+	bool		isnull;
+	Datum		source;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	result = !isnull &&
+		((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+		strcmp(TextDatumGetCString(source), symbol) == 0;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Are a server's tables ours: the library's own, or our Multicorn class's? */
+bool
+model_is_server(Oid wrapperid, List *options)
+{
+	ListCell   *cell;
+
+	if (has_handler(wrapperid, "model_fdw_handler"))
+		return true;
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, "wrapper") == 0 &&
+			strcmp(defGetString(option), "fdw.ModelFdw") == 0)
+			return has_handler(wrapperid, "multicorn_handler");
+	}
+	return false;
+}
+
+/* Is this a foreign table of ours, under either host? */
+bool
+model_is_foreign_table(Oid relid)
+{
+	ForeignServer *server;
+
+	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
+		return false;
+	server = GetForeignServer(GetForeignTable(relid)->serverid);
+	return model_is_server(server->fdwid, server->options);
 }
 
 /* Find a column by its number; NULL for system columns and the whole row. */
@@ -114,8 +173,8 @@ model_table_json(Oid relid, Oid userid)
  * Refuse input columns whose equality says "equal" to texts that a model
  * would tell apart.
  */
-static void
-check_equality(ModelTable *table, ModelColumn *column)
+void
+model_check_equality(ModelColumn *column, const char *table)
 {
 	Oid			base = getBaseType(column->typid);
 	const char *type = format_type_be(base);
@@ -127,7 +186,7 @@ check_equality(ModelTable *table, ModelColumn *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have type %s",
-						column->name, table->name, type),
+						column->name, table, type),
 				 errdetail("Its equality ignores differences that the model would see."),
 				 errhint("Use type text.")));
 	if (OidIsValid(column->collation) &&
@@ -135,14 +194,13 @@ check_equality(ModelTable *table, ModelColumn *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
-						column->name, table->name),
+						column->name, table),
 				 errhint("Use a deterministic collation, such as \"C\".")));
 }
 
 /* Fill one column from its entry of Python's description and the catalogs. */
-static void
-read_column(ModelTable *table, ModelColumn *column, TupleDesc desc,
-			PyObject *entry)
+void
+model_read_column(ModelColumn *column, TupleDesc desc, PyObject *entry)
 {
 	Form_pg_attribute att;
 
@@ -152,15 +210,14 @@ read_column(ModelTable *table, ModelColumn *column, TupleDesc desc,
 	column->kind = *model_python_string(PyTuple_GetItem(entry, 2));
 	column->optional = PyObject_IsTrue(PyTuple_GetItem(entry, 3));
 	if (column->attnum < 1 || column->attnum > desc->natts)
-		elog(ERROR, "column %d of \"%s\" is not known", column->attnum,
-			 table->name);
+		elog(ERROR, "column %d of a model table is not known",
+			 column->attnum);
 	att = TupleDescAttr(desc, column->attnum - 1);
 	column->name = pstrdup(NameStr(att->attname));
 	column->typid = att->atttypid;
 	column->typmod = att->atttypmod;
 	column->collation = att->attcollation;
 	column->natural = model_kind_type(column->kind);
-	check_equality(table, column);
 }
 
 /* Fill the table from Python's description. */
@@ -174,8 +231,11 @@ read_description(ModelTable *table, PyObject *description)
 	table->ncolumns = PyList_Size(columns);
 	table->columns = palloc0(sizeof(ModelColumn) * (table->ncolumns + 1));
 	for (int i = 0; i < table->ncolumns; i++)
-		read_column(table, &table->columns[i], RelationGetDescr(rel),
-					PyList_GetItem(columns, i));
+	{
+		model_read_column(&table->columns[i], RelationGetDescr(rel),
+						  PyList_GetItem(columns, i));
+		model_check_equality(&table->columns[i], table->name);
+	}
 	table_close(rel, NoLock);
 	table->batch_size = PyLong_AsLong(PyTuple_GetItem(description, 1));
 	table->max_in_flight = PyLong_AsLong(PyTuple_GetItem(description, 2));
