@@ -179,8 +179,9 @@ check_table(Oid relid)
 	PyObject   *result;
 
 	model_python_start();
-	result = model_python_call(HOST_VALIDATE_TABLE,
-							   Py_BuildValue("(N)", model_python_json(model_table_json(relid, GetUserId()))));
+	result = model_python_call(HOST_VALIDATE_TABLE, "(N)",
+							   model_python_json(model_table_json(relid,
+																  GetUserId())));
 	PG_TRY();
 	{
 		check_inputs(rel, PyTuple_GetItem(result, 0));

@@ -95,14 +95,13 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	model_json_options(&options, stmt->options);
 
 	model_python_start();
-	ticket = model_python_call(HOST_IMPORT_SCHEMA,
-							   Py_BuildValue("(NNssNN)",
-											 model_python_json(server.data),
-											 model_python_json(mapping.data),
-											 stmt->remote_schema,
-											 restriction_name(stmt->list_type),
-											 model_python_json(names.data),
-											 model_python_json(options.data)));
+	ticket = model_python_call(HOST_IMPORT_SCHEMA, "(NNssNN)",
+							   model_python_json(server.data),
+							   model_python_json(mapping.data),
+							   stmt->remote_schema,
+							   restriction_name(stmt->list_type),
+							   model_python_json(names.data),
+							   model_python_json(options.data));
 	PG_TRY();
 	{
 		result = model_python_finish(ticket);

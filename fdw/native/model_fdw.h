@@ -76,7 +76,8 @@ typedef enum HostFunction
 
 extern void model_python_preload(void);
 extern void model_python_start(void);
-extern PyObject *model_python_call(HostFunction function, PyObject *args);
+extern PyObject *model_python_call(HostFunction function, const char *format,
+								   ...);
 extern PyObject *model_python_json(const char *json);
 extern PyObject *model_python_finish(PyObject *ticket);
 extern void model_python_drop(PyObject *object, HostFunction function);

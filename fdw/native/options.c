@@ -133,8 +133,7 @@ model_fdw_validator(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	model_json_options(&json, options);
 	dict = model_python_json(json.data);
-	model_python_release(model_python_call(HOST_VALIDATE,
-										   Py_BuildValue("(sN)", level,
-														 dict)));
+	model_python_release(model_python_call(HOST_VALIDATE, "(sN)", level,
+										   dict));
 	PG_RETURN_VOID();
 }

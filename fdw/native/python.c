@@ -6,7 +6,9 @@
  * Rules, each of which was learnt from a crash or a hang:
  *
  * - Every entry blocks signals, so that threads which gRPC makes inherit the
- *   mask and no PostgreSQL signal handler runs in one of them.
+ *   mask and no PostgreSQL signal handler runs in one of them.  Objects are
+ *   made inside only: making one may collect garbage, which runs Python code
+ *   and closes channels.  What is outside may be looked at, not made.
  * - The backend holds the GIL always, but for the wait in event_wait():
  *   functions of other languages (plpython) expect to own it.
  * - No PostgreSQL error crosses a Python frame: a Python exception is copied
@@ -444,14 +446,21 @@ invoke(HostFunction function, PyObject *args)
 	return result;
 }
 
-/* Call a function of the host; steals "args".  Raises what it raises. */
+/*
+ * Call a function of the host, with arguments as Py_BuildValue() takes them: a
+ * tuple, "N" for what it steals, "O&" for a function that makes the object.
+ * Raises what it raises.
+ */
 PyObject *
-model_python_call(HostFunction function, PyObject *args)
+model_python_call(HostFunction function, const char *format,...)
 {
 	PyObject   *result;
+	va_list		values;
 
 	python_enter();
-	result = invoke(function, args);
+	va_start(values, format);
+	result = invoke(function, Py_VaBuildValue(format, values));
+	va_end(values);
 	python_leave();
 	if (result == NULL)
 		model_python_raise();
@@ -550,7 +559,7 @@ model_python_finish(PyObject *ticket)
 	CHECK_FOR_INTERRUPTS();
 	while ((timeout_ms = poll_ticket(ticket)) != 0)
 		event_wait(timeout_ms);
-	return model_python_call(HOST_COLLECT, Py_BuildValue("(O)", ticket));
+	return model_python_call(HOST_COLLECT, "(O)", ticket);
 }
 
 /*

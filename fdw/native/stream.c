@@ -156,28 +156,32 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 	return stream;
 }
 
-/* A Python list of column numbers; NULL with an exception set on failure. */
+/*
+ * Make a Python list of the inputs' column numbers; like the other makers for
+ * model_python_call(), NULL with an exception set on failure.
+ */
 static PyObject *
-attnum_list(int n, ModelColumn *(*column) (ModelStream *, int),
-			ModelStream *stream)
+make_input_attnums(void *arg)
 {
-	PyObject   *list = PyList_New(n);
+	ModelStream *stream = arg;
+	PyObject   *list = PyList_New(stream->ninputs);
 
-	for (int i = 0; list && i < n; i++)
-		PyList_SetItem(list, i, PyLong_FromLong(column(stream, i)->attnum));
+	for (int i = 0; list && i < stream->ninputs; i++)
+		PyList_SetItem(list, i,
+					   PyLong_FromLong(stream->inputs[i].column->attnum));
 	return list;
 }
 
-static ModelColumn *
-input_column(ModelStream *stream, int i)
+/* Make a Python list of the outputs' column numbers. */
+static PyObject *
+make_output_attnums(void *arg)
 {
-	return stream->inputs[i].column;
-}
+	ModelStream *stream = arg;
+	PyObject   *list = PyList_New(stream->noutputs);
 
-static ModelColumn *
-output_column(ModelStream *stream, int i)
-{
-	return stream->outputs[i];
+	for (int i = 0; list && i < stream->noutputs; i++)
+		PyList_SetItem(list, i, PyLong_FromLong(stream->outputs[i]->attnum));
+	return list;
 }
 
 /* Ask the server for its counters, if it has any. */
@@ -187,8 +191,8 @@ read_server_times(ModelStream *stream)
 	ServerTimes times = {0};
 	PyObject   *result;
 
-	stream->ticket = model_python_call(HOST_STATISTICS,
-									   Py_BuildValue("(O)", stream->session));
+	stream->ticket = model_python_call(HOST_STATISTICS, "(O)",
+									   stream->session);
 	result = model_python_finish(stream->ticket);
 	model_python_release(stream->ticket);
 	stream->ticket = NULL;
@@ -220,8 +224,8 @@ model_stream_server_times(ModelStream *stream)
 static void
 count_traffic(ModelStream *stream)
 {
-	PyObject   *result = model_python_call(HOST_TRAFFIC,
-										   Py_BuildValue("(O)", stream->session));
+	PyObject   *result = model_python_call(HOST_TRAFFIC, "(O)",
+										   stream->session);
 	int64		sent = PyLong_AsLongLong(PyTuple_GetItem(result, 0));
 	int64		received = PyLong_AsLongLong(PyTuple_GetItem(result, 1));
 
@@ -242,13 +246,9 @@ open_session(ModelStream *stream)
 	if (stream->session)
 		return;
 	dict = model_python_json(model_table_json(table->relid, table->userid));
-	stream->ticket =
-		model_python_call(HOST_OPEN,
-						  Py_BuildValue("(NNN)", dict,
-										attnum_list(stream->ninputs,
-													input_column, stream),
-										attnum_list(stream->noutputs,
-													output_column, stream)));
+	stream->ticket = model_python_call(HOST_OPEN, "(NO&O&)", dict,
+									   make_input_attnums, stream,
+									   make_output_attnums, stream);
 	stream->session = model_python_finish(stream->ticket);
 	model_python_release(stream->ticket);
 	stream->ticket = NULL;
@@ -256,9 +256,9 @@ open_session(ModelStream *stream)
 		stream->start = read_server_times(stream);
 }
 
-/* Python's view of one input column. */
+/* Make Python's view of one input column. */
 static PyObject *
-input_view(ModelInput *input, int nrows)
+make_input_view(ModelInput *input, int nrows)
 {
 	Py_ssize_t	width = input->width > 0 ? input->width : sizeof(int64);
 	Py_ssize_t	length = width * (input->width > 0 ? nrows : nrows + 1);
@@ -271,6 +271,25 @@ input_view(ModelInput *input, int nrows)
 						 PyMemoryView_FromMemory(input->bytes.data,
 												 input->bytes.len,
 												 PyBUF_READ));
+}
+
+/* Make the list of the columns that a batch sends. */
+static PyObject *
+make_columns(void *arg)
+{
+	ModelStream *stream = arg;
+	PyObject   *list = PyList_New(stream->ninputs);
+
+	for (int i = 0; list && i < stream->ninputs; i++)
+	{
+		PyObject   *view = make_input_view(&stream->inputs[i], stream->nrows);
+
+		if (view == NULL)
+			Py_CLEAR(list);
+		else
+			PyList_SetItem(list, i, view);
+	}
+	return list;
 }
 
 /* Raise a shared maximum. */
@@ -320,16 +339,9 @@ count_time(ModelStream *stream, ModelCounter counter, instr_time *start)
 static void
 submit(ModelStream *stream, ModelBatch *batch)
 {
-	PyObject   *columns;
-
 	open_session(stream);
-	columns = PyList_New(stream->ninputs);
-	for (int i = 0; columns && i < stream->ninputs; i++)
-		PyList_SetItem(columns, i,
-					   input_view(&stream->inputs[i], stream->nrows));
-	batch->ticket = model_python_call(HOST_SUBMIT,
-									  Py_BuildValue("(OiN)", stream->session,
-													stream->nrows, columns));
+	batch->ticket = model_python_call(HOST_SUBMIT, "(OiO&)", stream->session,
+									  stream->nrows, make_columns, stream);
 	model_stream_count(stream, COUNT_BATCHES, 1);
 	model_stream_count(stream, COUNT_ROWS_SENT, batch->nrows);
 	model_stream_count(stream, COUNT_LARGEST_BATCH, batch->nrows);

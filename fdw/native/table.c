@@ -261,8 +261,9 @@ model_table_describe(Oid relid, Oid userid)
 	table->relid = relid;
 	table->userid = OidIsValid(userid) ? userid : GetUserId();
 	model_python_start();
-	ticket = model_python_call(HOST_DESCRIBE,
-							   Py_BuildValue("(N)", model_python_json(model_table_json(relid, table->userid))));
+	ticket = model_python_call(HOST_DESCRIBE, "(N)",
+							   model_python_json(model_table_json(relid,
+																  table->userid)));
 	PG_TRY();
 	{
 		description = model_python_finish(ticket);

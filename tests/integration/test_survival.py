@@ -9,6 +9,7 @@ import re
 import signal
 import statistics
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 import fake_server
 import psycopg
 import pytest
-from conftest import Database, set_table_options
+from conftest import Database, make_scratch, set_table_options
 from psycopg import errors
 
 Connection = psycopg.Connection[Any]
@@ -564,6 +565,56 @@ def test_failed_portal_beside_a_good_one(session: Connection) -> None:
             session.execute("FETCH ALL FROM bad")
         rest = session.execute("FETCH ALL FROM good").fetchall()
     assert rest == [(5.0 * n,) for n in range(11, 101)]
+
+
+# ---- garbage collection ----
+
+# Looks at the signal mask whenever garbage is collected, which threshold 1 makes happen all the time.
+PROBE = """
+import gc, pathlib, signal, threading
+
+report = pathlib.Path(__file__).with_name("report")
+seen = set()
+
+def look(phase, info):
+    blocked = signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    main = threading.current_thread() is threading.main_thread()
+    if phase == "start" and (blocked, main) not in seen:
+        seen.add((blocked, main))
+        with report.open("a") as file:
+            file.write(f"{blocked} {main}\\n")
+
+gc.callbacks.append(look)
+gc.set_threshold(1, 1000, 1000)
+"""
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """An empty directory in which everybody can write."""
+    with tempfile.TemporaryDirectory(prefix="model_fdw-test-", dir="/tmp") as directory:
+        path = Path(directory)
+        path.chmod(0o777)
+        yield path
+
+
+def test_signals_are_blocked_while_garbage_is_collected(victims: Database, readings: None, open_path: Path) -> None:
+    """Collected garbage may be a channel, and what closing it starts must inherit the blocked signals."""
+    (open_path / "probe.py").write_text(PROBE)
+    (open_path / "probe.pth").write_text("import probe\n")
+    with victims.connect() as fresh:
+        fresh.execute("LOAD 'model_fdw'")
+        [(path,)] = fresh.execute("SHOW model_fdw.python_path").fetchall()
+        make_scratch(fresh)
+        fresh.execute(f"SET model_fdw.python_path = '{open_path}:{path}'")
+        fresh.execute("IMPORT FOREIGN SCHEMA models LIMIT TO (affine, sum10) FROM SERVER triton INTO scratch")
+        fresh.execute(UNDESCRIBED)
+        scores(fresh, victims)
+        fresh.execute("SELECT s FROM plain WHERE a = 1 AND b = 2")
+        fresh.execute(f"EXPLAIN (ANALYZE) {JOIN} WHERE id < 50000".encode())
+    reports = (open_path / "report").read_text().splitlines()
+    assert "True True" in reports
+    assert not [report for report in reports if report.startswith("False")]
 
 
 # ---- no more than is needed ----
