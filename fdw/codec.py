@@ -312,6 +312,16 @@ def _strings_of(fetch: Fetch, model_name: str, count: int, tensor: Tensor) -> Se
     return strings
 
 
+def unpack_strings(raw: Buffer) -> List[bytes]:
+    """Cut the raw contents of a BYTES tensor of our own making into its elements."""
+    strings, position = [], 0
+    while position < len(raw):
+        start = position + 4
+        position = start + _LENGTH.unpack_from(raw, position)[0]
+        strings.append(bytes(raw[start:position]))
+    return strings
+
+
 def _string_column(pick: Pick, strings: Sequence[bytes]) -> OutputColumn:
     offsets = np.zeros(len(strings) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)), out=offsets[1:])

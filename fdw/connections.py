@@ -11,7 +11,7 @@ from typing import Callable, TypeVar
 
 from fdw import errors
 from fdw.options import Server, ServerOptions, TableOptions, UserOptions
-from fdw.protocols import PROTOCOLS
+from fdw.protocols import make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
 from fdw.replicas import Backoff, Effort, Replica, choose, is_elsewhere, is_overload
 from fdw.signature import Model, TensorSpec, is_batched
@@ -56,8 +56,7 @@ def connect(server: Server) -> Connection:
         while len(_connections) >= MAX_CONNECTIONS:
             del _connections[next(iter(_connections))]
         replicas = tuple(
-            Replica(endpoint, PROTOCOLS[endpoint.scheme](server, endpoint, notifier.notify))
-            for endpoint in server.options.url
+            Replica(endpoint, make_client(server, endpoint, notifier.notify)) for endpoint in server.options.url
         )
         connection = Connection(server, replicas)
     _connections[key] = connection

@@ -312,7 +312,7 @@ def _unimplemented(failure: Failure, request: Request) -> ModelFdwError:
     return Unsupported(
         f'model server "{request.endpoint}" does not support this request',
         _server_said(failure),
-        f"Check that {_option_of_server('url', request)} names the gRPC port of an Open Inference Protocol server.",
+        f"Check scheme and port in {_option_of_server('url', request)}.",
     )
 
 

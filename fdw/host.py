@@ -81,6 +81,7 @@ def preload() -> None:
     Raises MissingPackage (58P01).
     """
     load_engine()
+    import_module("fdw.protocols").load_all()
 
 
 def start(event_fd: int) -> None:
@@ -96,8 +97,7 @@ def validate(level: str, values: Mapping[str, str]) -> None:
     """Check the options of one level, as a validator must.
 
     ``level`` is 'foreign-data wrapper', 'server', 'user mapping', 'table', 'column' or 'import'. Raises UnknownOption
-    (HV00D) with the closest match as hint, BadOption (22023) with the valid range, MissingOption (HV00J) or Unsupported
-    (0A000).
+    (HV00D) with the closest match as hint, BadOption (22023) with the valid range, or MissingOption (HV00J).
     """
     options.validate(level, values)
 

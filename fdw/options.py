@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NoReturn, Sequence, cast
 from urllib.parse import urlsplit
 
-from fdw.errors import BadOption, MissingOption, UnknownOption, Unsupported
+from fdw.errors import BadOption, MissingOption, UnknownOption
 
 SERVER = "server"
 USER_MAPPING = "user mapping"
@@ -39,7 +39,8 @@ DTYPES = (
     "BYTES",
 )
 
-DEFAULT_PORT = 8001  # Triton's gRPC port
+# Triton's ports, and the usual one for what stands before it.
+DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ OPTIONS: tuple[Option, ...] = (
         SERVER,
         "url",
         None,
-        "where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several of a kind separated "
-        "by commas; port 8001 unless given",
+        "where the model server listens: grpc://host:port or http://host:port, with TLS grpcs:// or https://, several "
+        "of a kind separated by commas; port 8001 for gRPC, 8000 for http and 443 for https unless given",
         required=True,
     ),
     Option(
@@ -370,8 +371,7 @@ def _parse_shape(option: Option, text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"-?[0-9]+", text))
 
 
-_LATER_SCHEMES = ("http", "https")
-_URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
+_URL_HINT = "Write grpc://host:port or http://host:port, with TLS grpcs://host:port or https://host:port."
 
 
 def _parse_url(option: Option, text: str) -> Endpoint:
@@ -381,9 +381,7 @@ def _parse_url(option: Option, text: str) -> Endpoint:
         port = parts.port
     except ValueError:
         raise BadOption(f'invalid host or port in option "{option.name}"', None, _URL_HINT) from None
-    if parts.scheme in _LATER_SCHEMES:
-        raise Unsupported(f'scheme "{parts.scheme}" in option "{option.name}" is not supported yet', None, _URL_HINT)
-    if parts.scheme not in ("grpc", "grpcs"):
+    if parts.scheme not in DEFAULT_PORTS:
         raise BadOption(f'option "{option.name}" has no valid scheme', None, _URL_HINT)
     if "@" in parts.netloc:
         raise BadOption(
@@ -397,7 +395,7 @@ def _parse_url(option: Option, text: str) -> Endpoint:
         raise BadOption(f'invalid host or port in option "{option.name}"', None, _URL_HINT)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise BadOption(f'option "{option.name}" must end after the port', None, _URL_HINT)
-    return Endpoint(parts.scheme, parts.hostname, DEFAULT_PORT if port is None else port)
+    return Endpoint(parts.scheme, parts.hostname, DEFAULT_PORTS[parts.scheme] if port is None else port)
 
 
 def _parse_urls(option: Option, text: str) -> tuple[Endpoint, ...]:
@@ -422,7 +420,18 @@ def _parse_token(option: Option, text: str) -> str:
 # gRPC's rules for metadata: lower-case names, printable values; "grpc-" names and "-bin" values are its own.
 _HEADER_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 _HEADER_VALUE = re.compile(r"[ -~]*")
-_RESERVED_HEADERS = ("te", "content-type", "user-agent", "host", "connection")
+_RESERVED_HEADERS = (
+    "te",
+    "content-type",
+    "user-agent",
+    "host",
+    "connection",
+    "accept-encoding",
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+    "inference-header-content-length",
+)
 
 
 def _parse_headers(option: Option, text: str) -> tuple[tuple[str, str], ...]:
@@ -494,7 +503,7 @@ def read(level: str, options: Mapping[str, str]) -> dict[str, Any]:
     """Parse the options of one level.
 
     Returns the parsed value or the default of every option of this level, by name. Raises UnknownOption (HV00D),
-    BadOption (22023), MissingOption (HV00J) or Unsupported (0A000).
+    BadOption (22023) or MissingOption (HV00J).
     """
     table = _BY_LEVEL[level]
     for name in options:

@@ -1,11 +1,40 @@
-"""The protocols, one module each, chosen by the scheme of server option "url"."""
+"""The protocols, one module each, chosen by the scheme of server option "url".
+
+A protocol's module is imported when a server first needs it: each brings libraries that take time to load.
+"""
 
 from __future__ import annotations
 
-from fdw.protocols.base import ClientFactory
-from fdw.protocols.triton_grpc import TritonGrpc
+from importlib import import_module
+from typing import Callable
 
-PROTOCOLS: dict[str, ClientFactory] = {
-    "grpc": TritonGrpc,
-    "grpcs": TritonGrpc,
+from fdw import errors
+from fdw.options import Endpoint, Server
+from fdw.protocols.base import Client, ClientFactory
+
+# The scheme of an endpoint -> module and class.
+PROTOCOLS: dict[str, tuple[str, str]] = {
+    "grpc": ("fdw.protocols.triton_grpc", "TritonGrpc"),
+    "grpcs": ("fdw.protocols.triton_grpc", "TritonGrpc"),
+    "http": ("fdw.protocols.triton_http", "TritonHttp"),
+    "https": ("fdw.protocols.triton_http", "TritonHttp"),
 }
+
+
+def _load(module: str, name: str) -> ClientFactory:
+    try:
+        factory: ClientFactory = getattr(import_module(module), name)
+    except (ImportError, RuntimeError) as error:  # tritonclient turns one into the other
+        raise errors.from_import_error(error) from None
+    return factory
+
+
+def load_all() -> None:
+    """Import every protocol. Raises MissingPackage (58P01)."""
+    for module, name in PROTOCOLS.values():
+        _load(module, name)
+
+
+def make_client(server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> Client:
+    """Make a client of an endpoint; nothing is sent. Raises MissingPackage (58P01)."""
+    return _load(*PROTOCOLS[endpoint.scheme])(server, endpoint, notify)

@@ -1,7 +1,8 @@
 """What the engine asks of a protocol: the interface, and the messages in our own terms.
 
 A protocol knows its wire format and its server's habits; it retries nothing, waits for nothing and raises nothing. Each
-request is a Call that ends at some time, in a value or in a Failure.
+request is a Call that ends at some time: in a value, in a Failure, or in an error of ours about an answer that cannot
+be read or a request that cannot be written.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Call(Protocol[T_co]):
         """Return how the request failed; None: it did not. Only after done()."""
 
     def value(self) -> T_co:
-        """Return the answer. Only after done(), and only without a failure."""
+        """Return the answer, or raise what is wrong with it. Only after done(), and only without a failure."""
 
     def cancel(self) -> None:
         """Give the request up; safe at any time."""
@@ -137,6 +138,15 @@ class Client(Protocol):
 
     def renew(self, failed: Call[object]) -> None:
         """Make later requests use a new connection if they would use the failed call's; others in flight go on."""
+
+
+# How servers say that a model is known and cannot run now.
+_NOT_READY = ("has no available versions", "is not at ready state", "is not ready", "unloading")
+
+
+def says_not_ready(text: str) -> bool:
+    """Tell whether a server's message is about a model that it knows and cannot run now."""
+    return any(needle in text for needle in _NOT_READY)
 
 
 # Makes a client of an endpoint of a server; the function is called, from any thread, whenever a call may have ended.

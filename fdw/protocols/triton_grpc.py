@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from fdw.codec import Buffer, Tensor
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server, ServerOptions
-from fdw.protocols.base import Call, Config, IndexEntry, InferRequest, Metadata, Statistics
+from fdw.protocols.base import Call, Config, IndexEntry, InferRequest, Metadata, Statistics, says_not_ready
 from fdw.signature import TensorSpec
 
 T = TypeVar("T")
@@ -96,9 +96,8 @@ _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("Stream removed", True, "The server closed the connection."),
 )
 
-# Triton's statuses and texts for models that are known and cannot run now.
+# Triton's statuses for models that are known and cannot run now.
 _NOT_READY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
-_NOT_READY = ("has no available versions", "is not at ready state", "is not ready", "unloading")
 
 _OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum")
 
@@ -112,7 +111,7 @@ def _failure(code: grpc.StatusCode, text: str) -> Failure:
     return Failure(
         code.name,
         text,
-        not_ready=code in _NOT_READY_CODES and any(needle in text for needle in _NOT_READY),
+        not_ready=code in _NOT_READY_CODES and says_not_ready(text),
         oversized=any(needle in text for needle in _OVERSIZED),
     )
 

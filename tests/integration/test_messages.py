@@ -760,10 +760,10 @@ NO_URL = Report(
     "HV00J",
     'option "url" is required for a server',
     None,
-    "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several of a kind "
-    "separated by commas; port 8001 unless given.",
+    "Set it: where the model server listens: grpc://host:port or http://host:port, with TLS grpcs:// or https://, "
+    "several of a kind separated by commas; port 8001 for gRPC, 8000 for http and 443 for https unless given.",
 )
-URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
+URL_HINT = "Write grpc://host:port or http://host:port, with TLS grpcs://host:port or https://host:port."
 
 
 def server_with(options: str) -> str:
@@ -841,8 +841,8 @@ OPTIONS = [
     (server_with("url 'grpc://h:99999'"), Report("22023", 'invalid host or port in option "url"', None, URL_HINT)),
     (server_with("url 'grpc://h:8001/v2'"), Report("22023", 'option "url" must end after the port', None, URL_HINT)),
     (
-        server_with("url 'http://h:8000'"),
-        Report("0A000", 'scheme "http" in option "url" is not supported yet', None, URL_HINT),
+        server_with("url 'http://h:8000/v2'"),
+        Report("22023", 'option "url" must end after the port', None, URL_HINT),
     ),
     (
         server_with("url 'grpc://a:1,grpcs://b:1'"),

@@ -1,6 +1,6 @@
 -- Options: what they do, and what is refused.
 CREATE SERVER other FOREIGN DATA WRAPPER model_fdw;
-CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url 'http://h:8000');
+CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url 'http://h:8000/v2');
 CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url 'grpc://127.0.0.1', default_batchsize '8');
 CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url 'grpc://127.0.0.1', default_batch_size '0');
 ALTER SERVER triton OPTIONS (DROP url);

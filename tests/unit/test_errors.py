@@ -117,7 +117,7 @@ CASES = [
         "0A000",
         'model server "gpu-1:8001" does not support this request',
         "The server said: no such method",
-        'Check that option "url" of server "triton" names the gRPC port of an Open Inference Protocol server.',
+        'Check scheme and port in option "url" of server "triton".',
     ),
     (
         Failure("CANCELLED", "Locally cancelled"),

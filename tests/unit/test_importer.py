@@ -160,7 +160,7 @@ def test_a_server_without_repository_index() -> None:
             "0A000",
             f'model server "127.0.0.1:{server.port}" does not support this request',
             None,
-            'Check that option "url" of server "s" names the gRPC port of an Open Inference Protocol server.',
+            'Check scheme and port in option "url" of server "s".',
         ):
             run(server)
 

@@ -58,8 +58,8 @@ MESSAGES = [
         "HV00J",
         'option "url" is required for a server',
         None,
-        "Set it: where the model server listens: grpc://host:port, or grpcs://host:port with TLS, several "
-        "of a kind separated by commas; port 8001 unless given.",
+        "Set it: where the model server listens: grpc://host:port or http://host:port, with TLS grpcs:// or https://, "
+        "several of a kind separated by commas; port 8001 for gRPC, 8000 for http and 443 for https unless given.",
     ),
     (
         "table",
@@ -195,14 +195,14 @@ def test_wrong_options(
         host.validate(level, values)
 
 
-URL_HINT = "Write grpc://host:port, or grpcs://host:port with TLS."
+URL_HINT = "Write grpc://host:port or http://host:port, with TLS grpcs://host:port or https://host:port."
 
 
 @pytest.mark.parametrize(
     ("url", "sqlstate", "message", "hint"),
     [
         ("gpu-1:8001", "22023", 'option "url" has no valid scheme', URL_HINT),
-        ("http://gpu-1", "0A000", 'scheme "http" in option "url" is not supported yet', URL_HINT),
+        ("ftp://gpu-1", "22023", 'option "url" has no valid scheme', URL_HINT),
         (
             "grpc://a:1,grpcs://b:2",
             "22023",
@@ -238,6 +238,8 @@ def test_wrong_urls(url: str, sqlstate: str, message: str, hint: str) -> None:
     [
         ("grpc://gpu-1:9000", "grpc", "gpu-1:9000"),
         ("grpcs://gpu-1", "grpcs", "gpu-1:8001"),
+        ("http://gpu-1", "http", "gpu-1:8000"),
+        ("https://gpu-1", "https", "gpu-1:443"),
         ("grpc://[::1]:8001/", "grpc", "[::1]:8001"),
         (" GRPC://10.0.0.1:1 ", "grpc", "10.0.0.1:1"),
     ],

@@ -47,7 +47,7 @@ def test_a_missing_package_is_an_error_and_validation_goes_on(package: str, pip:
         "host.validate('server', {'url': 'grpc://h:1'})\n"
         "server = {'oid': 1, 'name': 's', 'options': {'url': 'grpc://h:1'}}\n"
         "try:\n"
-        "    host.import_schema(server, {}, 'models', 'all', [], {})\n"
+        "    host.collect(host.import_schema(server, {}, 'models', 'all', [], {}))\n"
         "except errors.MissingPackage as error:\n"
         f"    assert error.message == 'could not import Python package \"{package}\"', error.message\n"
         f"    assert \"pip install '{pip}'\" in error.hint\n"

@@ -1,0 +1,415 @@
+"""Triton, and other servers of the Open Inference Protocol, over HTTP.
+
+Tensors travel as raw contents behind the JSON where the server lists the extension "binary_tensor_data", as JSON
+where it does not.
+
+Protocol: https://github.com/kserve/open-inference-protocol (inference_rest.md), and Triton's extensions of it for
+binary data, model configuration, statistics and the repository's index, of
+https://github.com/triton-inference-server/server (docs/protocol).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from fdw.codec import DTYPE_NUMPY, Tensor, unpack_strings
+from fdw.errors import Failure, InvalidText, MalformedReply, Unsupported, ValueOutOfRange
+from fdw.options import Endpoint, Server
+from fdw.protocols.base import (
+    Call,
+    Config,
+    IndexEntry,
+    InferRequest,
+    InputData,
+    Metadata,
+    Statistics,
+    says_not_ready,
+)
+from fdw.protocols.http_transport import Exchange, HttpClient, HttpRequest, HttpResponse, RequestFailed
+from fdw.signature import TensorSpec
+
+T = TypeVar("T")
+
+_BINARY = "binary_tensor_data"
+_JSON_LENGTH = "Inference-Header-Content-Length"
+
+# What an HTTP status says, as the name of a grpc.StatusCode. Others: by their hundreds.
+_STATUSES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "RESOURCE_EXHAUSTED",
+    429: "RESOURCE_EXHAUSTED",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "UNAVAILABLE",
+}
+_HUNDREDS = {3: "UNIMPLEMENTED", 4: "INVALID_ARGUMENT", 5: "INTERNAL"}
+
+# Statuses of a server that has no such call.
+_NO_SUCH_CALL = ("NOT_FOUND", "UNIMPLEMENTED")
+
+
+def _failure(response: HttpResponse) -> Failure | None:
+    """Turn the status of an answer into our own terms; None: it is a good one."""
+    if 200 <= response.status < 300:
+        return None
+    status = _STATUSES.get(response.status) or _HUNDREDS.get(response.status // 100, "UNKNOWN")
+    text = _error_text(response)
+    if 300 <= response.status < 400:
+        text = f"{text}; redirections are not followed"
+    not_ready = status in ("UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT") and says_not_ready(text)
+    return Failure(status, text, not_ready=not_ready, oversized=response.status == 413)
+
+
+def _error_text(response: HttpResponse) -> str:
+    """Return the server's message, or the status where the body holds none."""
+    plain = f"HTTP status {response.status} ({response.reason})"
+    kind = response.headers.get("content-type", "")
+    if "html" in kind:
+        return plain
+    try:
+        text = response.body.decode()
+        answer = json.loads(text)
+    except ValueError:
+        return text.strip() or plain if "text/plain" in kind else plain
+    if isinstance(answer, dict):
+        for name in ("error", "detail", "message"):
+            if isinstance(answer.get(name), str) and answer[name].strip():
+                return str(answer[name])
+    return plain
+
+
+def _malformed(model: str, detail: str) -> MalformedReply:
+    who = f'model "{model}"' if model else "model server"
+    return MalformedReply(f"{who} sent a malformed reply", detail)
+
+
+class TritonHttp:
+    """Requests to one endpoint, as fdw.protocols.base.Client says."""
+
+    def __init__(self, server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> None:
+        self._http = HttpClient(server, endpoint, notify)
+        self._binary: bool | None = None
+
+    def _ask(
+        self,
+        request: HttpRequest,
+        model: str,
+        timeout_ms: int,
+        parse: Callable[[Any], T],
+        if_unknown: T | None = None,
+    ) -> Call[T]:
+        """Make a request for JSON; ``if_unknown`` is the answer of a server that has no such call."""
+
+        def task(exchange: Exchange) -> T:
+            response = exchange.fetch(request)
+            failure = _failure(response)
+            if failure is not None and failure.status in _NO_SUCH_CALL and if_unknown is not None:
+                return if_unknown
+            if failure is not None:
+                raise RequestFailed(failure)
+            return _read_json(model, response.body, parse)
+
+        return self._http.call(task, timeout_ms, request)
+
+    def metadata(self, model: str, version: str, timeout_ms: int) -> Call[Metadata]:
+        """Ask for a model's tensors."""
+        return self._ask(HttpRequest("GET", _path(model, version)), model, timeout_ms, _parse_metadata)
+
+    def config(self, model: str, version: str, timeout_ms: int) -> Call[Config]:
+        """Ask for a model's configuration (Triton's extension); nothing known where it is missing."""
+        request = HttpRequest("GET", f"{_path(model, version)}/config")
+        return self._ask(request, model, timeout_ms, _parse_config, Config())
+
+    def index(self, timeout_ms: int) -> Call[tuple[IndexEntry, ...]]:
+        """Ask for the repository's models (Triton's extension)."""
+        request = HttpRequest("POST", "/v2/repository/index", {"Content-Type": "application/json"}, [b"{}"])
+
+        def task(exchange: Exchange) -> tuple[IndexEntry, ...]:
+            response = exchange.fetch(request)
+            failure = _failure(response)
+            if failure is not None and failure.status in _NO_SUCH_CALL:
+                raise RequestFailed(Failure("UNIMPLEMENTED", failure.text))
+            if failure is not None:
+                raise RequestFailed(failure)
+            return _read_json("", response.body, _parse_index)
+
+        return self._http.call(task, timeout_ms, request)
+
+    def statistics(self, model: str, version: str, timeout_ms: int) -> Call[Statistics]:
+        """Ask for a model's cumulative times (Triton's extension), all versions together if ''."""
+        request = HttpRequest("GET", f"{_path(model, version)}/stats")
+        return self._ask(request, model, timeout_ms, _parse_statistics, Statistics())
+
+    def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
+        """Ask for an inference, with raw contents if the server takes them."""
+        # What the server takes is known after the first request, and then this one is sent at once.
+        early = _infer_message(request, True) if self._binary else None
+
+        def task(exchange: Exchange) -> tuple[Tensor, ...]:
+            message = early or _infer_message(request, self._learn_binary(exchange))
+            response = exchange.fetch(message)
+            failure = _failure(response)
+            if failure is not None:
+                raise RequestFailed(failure)
+            return _parse_inference(request.model, response)
+
+        return self._http.call(task, timeout_ms, early)
+
+    def _learn_binary(self, exchange: Exchange) -> bool:
+        """Ask, once, whether the server takes raw contents."""
+        if self._binary is None:
+            response = exchange.fetch(HttpRequest("GET", "/v2"))
+            failure = _failure(response)
+            if failure is None:
+                self._binary = _read_json("", response.body, _lists_binary)
+            elif failure.status in _NO_SUCH_CALL:
+                self._binary = False
+            else:
+                raise RequestFailed(failure)
+        return self._binary
+
+    def renew(self, failed: Call[object]) -> None:
+        """Drop the idle connections, unless another failed call already did."""
+        self._http.renew(failed)
+        self._binary = None  # it may be another server that comes back
+
+
+def _path(model: str, version: str) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _infer_message(request: InferRequest, binary: bool) -> HttpRequest:
+    """Write an inference. Raises Unsupported, InvalidText or ValueOutOfRange for what JSON cannot hold."""
+    inputs: list[dict[str, Any]] = []
+    for tensor in request.inputs:
+        contents = {"parameters": {"binary_data_size": len(tensor.raw)}} if binary else {"data": _to_json(tensor)}
+        inputs.append({"name": tensor.name, "shape": tensor.shape, "datatype": tensor.dtype, **contents})
+    outputs: list[dict[str, Any]] = [{"name": name} for name in request.outputs]
+    if binary:
+        for output in outputs:
+            output["parameters"] = {"binary_data": True}
+    text = json.dumps({"inputs": inputs, "outputs": outputs}, separators=(",", ":")).encode()
+    path = f"{_path(request.model, request.version)}/infer"
+    if not binary:
+        return HttpRequest("POST", path, {"Content-Type": "application/json"}, [text])
+    headers = {"Content-Type": "application/octet-stream", _JSON_LENGTH: str(len(text))}
+    return HttpRequest("POST", path, headers, [text, *(tensor.raw for tensor in request.inputs)])
+
+
+_HINT = 'Let server option "url" name the gRPC port of the model server.'
+
+
+def _to_json(tensor: InputData) -> list[Any]:
+    """Write raw contents as a flat list."""
+    if tensor.dtype == "BYTES":
+        try:
+            return [item.decode() for item in unpack_strings(tensor.raw)]
+        except UnicodeDecodeError:
+            raise InvalidText(
+                f'input tensor "{tensor.name}" holds bytes that are not UTF-8, which JSON cannot carry',
+                "The model server takes tensors as JSON only.",
+                _HINT,
+            ) from None
+    if tensor.dtype in ("FP16", "BF16"):
+        raise Unsupported(
+            f'input tensor "{tensor.name}" has dtype {tensor.dtype}, which JSON cannot carry',
+            "The model server takes tensors as JSON only.",
+            _HINT,
+        )
+    elements = np.frombuffer(tensor.raw, DTYPE_NUMPY[tensor.dtype])
+    if tensor.dtype == "BOOL":
+        elements = elements != 0
+    elif elements.dtype.kind == "f" and not np.isfinite(elements).all():
+        raise ValueOutOfRange(
+            f'input tensor "{tensor.name}" holds NaN or infinity, which JSON cannot carry',
+            "The model server takes tensors as JSON only.",
+            _HINT,
+        )
+    items: list[Any] = elements.tolist()
+    return items
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _read_json(model: str, body: bytes, parse: Callable[[Any], T]) -> T:
+    """Parse an answer; whatever is not as the protocol says is malformed."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _malformed(model, "The answer is not JSON.") from None
+    try:
+        return parse(answer)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
+        raise _malformed(model, "The answer is not what the Open Inference Protocol says.") from None
+
+
+def _lists_binary(answer: Any) -> bool:
+    return _BINARY in answer.get("extensions", [])
+
+
+def _parse_tensors(tensors: Any) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(str(tensor["name"]), str(tensor["datatype"]), tuple(int(size) for size in tensor["shape"]))
+        for tensor in tensors
+    )
+
+
+def _parse_metadata(answer: Any) -> Metadata:
+    return Metadata(_parse_tensors(answer.get("inputs") or []), _parse_tensors(answer.get("outputs") or []))
+
+
+def _parse_config(answer: Any) -> Config:
+    return Config(
+        max_batch_size=int(answer.get("max_batch_size", 0)),
+        decoupled=bool(answer.get("model_transaction_policy", {}).get("decoupled")),
+        sequence="sequence_batching" in answer,
+        optional_inputs=frozenset(tensor["name"] for tensor in answer.get("input", []) if tensor.get("optional")),
+        parameters=tuple(
+            (name, str(value.get("string_value", ""))) for name, value in sorted(answer.get("parameters", {}).items())
+        ),
+    )
+
+
+def _parse_statistics(answer: Any) -> Statistics:
+    """Add up a model's versions; computing includes the copies of inputs and outputs."""
+    if not isinstance(answer, dict) or "model_stats" not in answer:
+        return Statistics()
+    counted = [model["inference_stats"] for model in answer["model_stats"]]
+    computing = ("compute_input", "compute_infer", "compute_output")
+    return Statistics(
+        sum(int(times["queue"]["ns"]) for times in counted),
+        sum(int(times[part]["ns"]) for times in counted for part in computing),
+    )
+
+
+def _parse_index(answer: Any) -> tuple[IndexEntry, ...]:
+    return tuple(
+        IndexEntry(
+            str(entry["name"]),
+            str(entry.get("version") or ""),
+            entry.get("state") == "READY",
+            str(entry.get("reason") or "").strip().partition("\n")[0],
+        )
+        for entry in answer
+    )
+
+
+def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
+    """Read the outputs: raw contents behind the JSON in the order of the outputs, or JSON data."""
+    body = response.body
+    length = response.headers.get(_JSON_LENGTH.lower())
+    if length is not None and not (length.isdigit() and int(length) <= len(body)):
+        raise _malformed(model, f"Header {_JSON_LENGTH} does not fit an answer of {len(body)} bytes.")
+    end = len(body) if length is None else int(length)
+
+    def parse(answer: Any) -> tuple[Tensor, ...]:
+        if "error" in answer:
+            raise RequestFailed(Failure("UNKNOWN", str(answer["error"])))
+        position = end
+        tensors = []
+        for output in answer["outputs"]:
+            size = output.get("parameters", {}).get("binary_data_size")
+            raw, items = None, None
+            if size is None:
+                items = _Items(model, output).read()
+            else:
+                raw = body[position : position + int(size)]
+                position += int(size)
+            tensors.append(Tensor(str(output["name"]), str(output["datatype"]), _shape(output), raw, items))
+        if position != len(body):
+            raise _malformed(model, f"The answer has {len(body)} bytes instead of {position}.")
+        return tuple(tensors)
+
+    return _read_json(model, body[:end], parse)
+
+
+def _shape(output: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(size) for size in output["shape"])
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The JSON data of one output tensor, nested or flat."""
+
+    model: str
+    output: Mapping[str, Any]
+
+    def read(self) -> list[Any]:
+        """Return the elements in order, of the one type that the dtype has in JSON."""
+        data = self.output["data"]
+        items = list(_flatten(data)) if any(isinstance(item, list) for item in data) else data
+        dtype = str(self.output["datatype"])
+        read = _READERS.get(dtype)
+        if read is None:
+            raise self._malformed(f"has dtype {dtype} as JSON data")
+        try:
+            return [read(item) for item in items]
+        except (TypeError, ValueError, OverflowError):
+            raise self._malformed(f"holds an element that is no {dtype}") from None
+
+    def _malformed(self, what: str) -> MalformedReply:
+        return _malformed(self.model, f'Output tensor "{self.output["name"]}" {what}.')
+
+
+def _flatten(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for item in data:
+            yield from _flatten(item)
+    else:
+        yield data
+
+
+def _read_bool(item: Any) -> bool:
+    if isinstance(item, bool) or (isinstance(item, int) and item in (0, 1)):
+        return bool(item)
+    raise TypeError
+
+
+def _read_integer(item: Any) -> int:
+    if isinstance(item, int) and not isinstance(item, bool):
+        return item
+    raise TypeError
+
+
+def _read_float(item: Any) -> float:
+    if isinstance(item, (int, float)) and not isinstance(item, bool):
+        return float(item)
+    raise TypeError
+
+
+def _read_single(item: Any) -> float:
+    number = _read_float(item)
+    if math.isfinite(number) and abs(number) >= 3.4028235677973366e38:  # what rounds to infinity
+        raise OverflowError
+    return number
+
+
+def _read_string(item: Any) -> bytes:
+    if isinstance(item, str):
+        return item.encode()
+    raise TypeError
+
+
+# FP16 and BF16 have no form in JSON.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "BOOL": _read_bool,
+    **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"), _read_integer),
+    "FP32": _read_single,
+    "FP64": _read_float,
+    "BYTES": _read_string,
+}

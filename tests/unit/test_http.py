@@ -1,0 +1,567 @@
+"""Model servers over HTTP: what is sent, what is made of answers and failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_http import FakeHttp, Script
+from fake_server import FAKE, NUMPY, FakeModel, FakeServer
+from helpers import doubles, fails, fake_table, finish, score, strings, table
+
+from fdw import errors, host
+from fdw.protocols import http_transport
+
+
+def endpoint(server: FakeHttp) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_a_batch(binary: bool) -> None:
+    with FakeHttp(binary=binary) as server:
+        y, label = score(fake_table(server.url), [1.0, -2.5])
+        assert y[0].tolist() == [2.0, -5.0]
+        assert strings(label) == [b"x=1", b"x=-2.5"]
+        (request,) = server.requests
+        assert ("data" in request["inputs"][0]) is not binary
+        assert request["inputs"][0]["shape"] == [2, 1]
+        assert [output["name"] for output in request["outputs"]] == ["y", "label"]
+
+
+def test_a_server_is_asked_once_what_it_takes() -> None:
+    with FakeHttp() as server:
+        for _ in range(3):
+            score(fake_table(server.url), [1.0])
+        assert server.calls == {
+            "/v2/models/fake": 1,
+            "/v2/models/fake/config": 1,
+            "/v2": 1,
+            "/v2/models/fake/infer": 3,
+        }
+
+
+def test_connections_are_reused() -> None:
+    with FakeHttp() as server:
+        for _ in range(10):
+            score(fake_table(server.url), [1.0])
+        assert len(server.ports) <= 2, "metadata and configuration are asked for side by side"
+
+
+def test_names_are_escaped_and_versions_asked_for() -> None:
+    with FakeHttp(models={"a/b ü": FAKE}) as server:
+        score(fake_table(server.url, model="a/b ü", version="7 /"), [1.0])
+        assert "/v2/models/a%2Fb%20%C3%BC/versions/7%20%2F" in server.calls
+
+
+def test_a_server_without_extensions() -> None:
+    with FakeHttp(binary=False, has_extensions=False) as server:
+        assert score(fake_table(server.url), [3.0], [2])[0][0].tolist() == [6.0]
+        session = finish(host.open(fake_table(server.url), [1], [2]))
+        assert finish(host.statistics(session)) is None
+
+
+def test_statistics() -> None:
+    with FakeHttp() as server:
+        session = finish(host.open(fake_table(server.url), [1], [2]))
+        assert finish(host.statistics(session)) == (2, 5)
+
+
+@pytest.mark.parametrize("change", [{"decoupled": True}, {"sequence": True}])
+def test_models_that_are_no_tables(change: dict[str, Any]) -> None:
+    with FakeHttp(models={"fake": dataclasses.replace(FAKE, **change)}) as server, pytest.raises(errors.Unsupported):
+        finish(host.describe(fake_table(server.url)))
+
+
+def test_a_batch_is_split_by_the_models_limit() -> None:
+    with FakeHttp(Script(delay_s=0.02), {"fake": dataclasses.replace(FAKE, max_batch_size=3)}) as server:
+        values = [float(number) for number in range(20)]
+        assert score(fake_table(server.url), values, [2])[0][0].tolist() == [2 * value for value in values]
+        assert server.inferences == 7
+
+
+def test_import() -> None:
+    server_part: dict[str, Any] = {"oid": 7, "name": "s"}
+    with FakeHttp() as server:
+        server_part["options"] = {"url": server.url}
+        statements, notices = finish(host.import_schema(server_part, {}, "models", "all", [], {}))
+        assert len(statements) == 1
+        assert notices == []
+    with FakeHttp(has_extensions=False) as server:
+        server_part["options"] = {"url": server.url}
+        with fails(
+            "0A000",
+            f'model server "{endpoint(server)}" does not support this request',
+            "The server said: Model index not found",
+            'Check scheme and port in option "url" of server "s".',
+        ):
+            finish(host.import_schema(server_part, {}, "models", "all", [], {}))
+
+
+def test_credentials_travel_with_every_request() -> None:
+    columns = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
+    with FakeHttp() as server:
+        score(table(*columns, url=server.url, user={"token": "s3cret", "headers": "x-team: risk"}, model="fake"), [1.0])
+        assert server.headers["authorization"] == "Bearer s3cret"
+        assert server.headers["x-team"] == "risk"
+
+
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with FakeHttp() as server:
+        assert score(fake_table(server.url), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_requests_are_in_flight_together_and_begin_before_anybody_waits() -> None:
+    with FakeHttp(Script(delay_s=0.3)) as server:
+        session = finish(host.open(fake_table(server.url), [1], [2]))
+        finish(host.submit(session, 1, [doubles(0.0)]))
+        began_s = time.monotonic()
+        tickets = [host.submit(session, 1, [doubles(float(number))]) for number in range(4)]
+        assert time.monotonic() - began_s < 0.1
+        assert [finish(ticket)[0][0][0] for ticket in tickets] == [0, 2, 4, 6]
+        assert time.monotonic() - began_s < 1.1
+
+
+@pytest.mark.parametrize("script", [Script(chunked=True), Script(close=True), Script(drip=True)])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_habits_of_servers(script: Script, binary: bool) -> None:
+    with FakeHttp(script, binary=binary) as server:
+        for _ in range(2 if not script.drip else 1):
+            assert score(fake_table(server.url, timeout_ms="60000"), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_large_messages() -> None:
+    values = [float(number) for number in range(400_000)]
+    for binary in (True, False):
+        with FakeHttp(binary=binary) as server:
+            assert score(fake_table(server.url), values, [2])[0][0].tolist() == [2 * value for value in values]
+
+
+# ------------------------------------------------------------ every dtype
+
+SAMPLES: dict[str, list[Any]] = {
+    "BOOL": [True, False],
+    "INT8": [-128, 127],
+    "INT16": [-(2**15), 2**15 - 1],
+    "INT32": [-(2**31), 2**31 - 1],
+    "INT64": [-(2**63), 2**63 - 1, 2**53 + 1],
+    "UINT8": [0, 255],
+    "UINT16": [0, 65535],
+    "UINT32": [0, 2**32 - 1],
+    "UINT64": [0, 2**64 - 1, 2**53 + 1],
+    "FP32": [0.1, -3.4028234663852886e38, 1e-45],
+    "FP64": [0.1, 1.7976931348623157e308, 5e-324, 1 / 3],
+}
+
+KINDS = {"BOOL": "u1", "INT8": "i2", "INT16": "i2", "INT32": "i4", "INT64": "i8", "UINT8": "i2", "UINT16": "i4"}
+KINDS |= {"UINT32": "i8", "UINT64": "u8", "FP16": "f8", "BF16": "f8", "FP32": "f8", "FP64": "f8"}
+
+
+def echo(dtype: str) -> dict[str, FakeModel]:
+    declaration = (-1, 1)
+    return {"fake": FakeModel((("x", dtype, declaration),), (("y", dtype, declaration),), lambda i: {"y": i["x"]})}
+
+
+def ask_echo(server: FakeHttp, dtype: str, column: Any, rows: int, type_: str = "text") -> Any:
+    description = table(("x", type_, {"input": "x"}), ("y", type_, {"output": "y"}), url=server.url, model="fake")
+    session = finish(host.open(description, [1], [2]))
+    return finish(host.submit(session, rows, [column]))[0]
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+@pytest.mark.parametrize("dtype", SAMPLES)
+def test_every_dtype(dtype: str, binary: bool) -> None:
+    values = np.array(SAMPLES[dtype], KINDS[dtype])
+    with FakeHttp(models=echo(dtype), binary=binary) as server:
+        answer = ask_echo(server, dtype, values.tobytes(), len(values))
+        assert answer[0].tolist() == values.astype(NUMPY[dtype]).tolist()
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_strings(binary: bool) -> None:
+    values = ["", 'a"b\\c\n', "größe \U0001f600", "\u2028"]
+    encoded = [value.encode() for value in values]
+    offsets = np.cumsum([0, *map(len, encoded)]).astype("i8")
+    with FakeHttp(models=echo("BYTES"), binary=binary) as server:
+        answer = ask_echo(server, "BYTES", (offsets.tobytes(), b"".join(encoded)), len(values))
+        assert strings(answer) == encoded
+
+
+def test_bytes_that_are_no_text() -> None:
+    column = (np.array([0, 2], "i8").tobytes(), b"\xff\x00")
+    with FakeHttp(models=echo("BYTES")) as server:
+        assert strings(ask_echo(server, "BYTES", column, 1, "bytea")) == [b"\xff\x00"]
+    with (
+        FakeHttp(models=echo("BYTES"), binary=False) as server,
+        fails(
+            "22021",
+            'input tensor "x" holds bytes that are not UTF-8, which JSON cannot carry',
+            "The model server takes tensors as JSON only.",
+            'Let server option "url" name the gRPC port of the model server.',
+        ),
+    ):
+        ask_echo(server, "BYTES", column, 1, "bytea")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_lacks(value: float) -> None:
+    with FakeHttp(models=echo("FP64")) as server:
+        assert str(ask_echo(server, "FP64", doubles(value), 1)[0][0]) == str(value)
+    with FakeHttp(models=echo("FP64"), binary=False) as server, pytest.raises(errors.ValueOutOfRange):
+        ask_echo(server, "FP64", doubles(value), 1)
+    answer = {"outputs": [{"name": "y", "datatype": "FP64", "shape": [1, 1], "data": [value]}]}
+    script = Script(body=json.dumps(answer).encode())  # as Python's own json writes them
+    with FakeHttp(script, models=echo("FP64"), binary=False) as server:
+        assert str(ask_echo(server, "FP64", doubles(1.0), 1)[0][0]) == str(value)
+
+
+@pytest.mark.parametrize("dtype", ["FP16", "BF16"])
+def test_dtypes_without_json(dtype: str) -> None:
+    with FakeHttp(models=echo(dtype)) as server:
+        assert ask_echo(server, dtype, doubles(1.5, -0.25), 2)[0].tolist() == [1.5, -0.25]
+    with FakeHttp(models=echo(dtype), binary=False) as server, pytest.raises(errors.Unsupported) as caught:
+        ask_echo(server, dtype, doubles(1.5), 1)
+    assert caught.value.message == f'input tensor "x" has dtype {dtype}, which JSON cannot carry'
+
+
+@pytest.mark.parametrize(
+    ("dtype", "item"),
+    [
+        ("INT32", 1.5),
+        ("INT32", True),
+        ("INT32", "1"),
+        ("FP64", None),
+        ("FP64", "1.5"),
+        ("FP64", True),
+        ("FP32", 1e39),
+        ("BOOL", 2),
+        ("BYTES", 5),
+        ("UINT64", None),
+    ],
+)
+def test_json_elements_of_another_type(dtype: str, item: Any) -> None:
+    answer = {"outputs": [{"name": "y", "datatype": dtype, "shape": [1, 1], "data": [item]}]}
+    model = dataclasses.replace(FAKE, outputs=(("y", dtype, (-1, 1)),))
+    with (
+        FakeHttp(Script(body=json.dumps(answer).encode()), {"fake": model}, binary=False) as server,
+        fails(
+            "HV00M", 'model "fake" sent a malformed reply', f'Output tensor "y" holds an element that is no {dtype}.'
+        ),
+    ):
+        score(table(("x", "float8", {}), ("y", "text", {}), url=server.url, model="fake"), [1.0], [2])
+
+
+def test_an_integer_out_of_its_range() -> None:
+    answer = {"outputs": [{"name": "y", "datatype": "INT8", "shape": [1, 1], "data": [128]}]}
+    model = dataclasses.replace(FAKE, outputs=(("y", "INT8", (-1, 1)),))
+    script = Script(body=json.dumps(answer).encode())
+    with FakeHttp(script, {"fake": model}, binary=False) as server, pytest.raises(errors.MalformedReply):
+        score(table(("x", "float8", {}), ("y", "int2", {}), url=server.url, model="fake"), [1.0], [2])
+
+
+def test_nested_json_data() -> None:
+    answer = {"outputs": [{"name": "y", "datatype": "FP64", "shape": [2, 1], "data": [[5], [6.5]]}]}
+    with FakeHttp(Script(body=json.dumps(answer).encode()), binary=False) as server:
+        assert score(fake_table(server.url), [1.0, 2.0], [2])[0][0].tolist() == [5, 6.5]
+
+
+# ------------------------------------------------------------ answers that cannot be right
+
+GOOD = {"name": "y", "datatype": "FP64", "shape": [2, 1], "data": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"shape": [3, 1], "data": [1, 2, 3]}, 'Output tensor "y" has shape [3,1] for 2 rows.'),
+        ({"datatype": "INT64", "data": [1, 2]}, 'Output tensor "y" has dtype INT64 instead of FP64.'),
+        ({"data": [1.0]}, 'Output tensor "y" holds 1 elements instead of 2.'),
+        ({"data": [1.0, 2.0, 3.0]}, 'Output tensor "y" holds 3 elements instead of 2.'),
+        ({"name": "z"}, 'Output tensor "y" is missing.'),
+        ({"shape": None}, "The answer is not what the Open Inference Protocol says."),
+        ({"datatype": "FP16"}, 'Output tensor "y" has dtype FP16 as JSON data.'),
+        ({"parameters": {"binary_data_size": 16}}, None),
+    ],
+)
+def test_a_wrong_json_answer_yields_no_row(change: dict[str, Any], detail: str | None) -> None:
+    body = json.dumps({"outputs": [{**GOOD, **change}]}).encode()
+    with FakeHttp(Script(body=body), binary=False) as server, pytest.raises(errors.MalformedReply) as caught:
+        score(fake_table(server.url), [1.0, 2.0], [2])
+    assert detail is None or caught.value.detail == detail
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"outputs": [', b"\xff\xfe", b"[" * 100_000])
+def test_an_answer_that_is_not_json(body: bytes) -> None:
+    with (
+        FakeHttp(Script(body=body), binary=False) as server,
+        fails("HV00M", 'model "fake" sent a malformed reply', "The answer is not JSON."),
+    ):
+        score(fake_table(server.url), [1.0])
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"5", b"{}", b'{"outputs": null}', b'{"outputs": [5]}'])
+def test_json_of_another_protocol(body: bytes) -> None:
+    with FakeHttp(Script(body=body), binary=False) as server, pytest.raises(errors.MalformedReply) as caught:
+        score(fake_table(server.url), [1.0])
+    assert caught.value.detail == "The answer is not what the Open Inference Protocol says."
+
+
+def test_an_error_in_an_answer_of_status_200() -> None:
+    with (
+        FakeHttp(Script(body=b'{"error": "no luck"}')) as server,
+        fails("HV000", f'model "fake" failed on model server "{endpoint(server)}": no luck'),
+    ):
+        score(fake_table(server.url), [1.0])
+
+
+# ------------------------------------------------------------ statuses
+
+FAILED = 'model "fake" failed on model server "{}": {}'
+DENIED = 'access to model "fake" on model server "{}" was denied'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sqlstate", "message", "attempts"),
+    [
+        (400, b'{"error": "bad shape"}', "HV000", FAILED.format("{}", "bad shape"), 1),
+        (422, b'{"detail": "not a number"}', "HV000", FAILED.format("{}", "not a number"), 1),
+        (401, b'{"error": "token expired"}', "28000", DENIED, 1),
+        (403, b"", "28000", DENIED, 1),
+        (404, b'{"error": "Model fake not found"}', "HV00R", 'model "fake" does not exist on model server "{}"', 1),
+        (404, b'{"error": "model fake is not ready"}', "55000", 'model "fake" on model server "{}" is not ready', 1),
+        (413, b"", "54000", 'message to or from model server "{}" is too large', 1),
+        (429, b'{"error": "quota"}', "53000", 'model server "{}" is out of resources: quota', 2),
+        (500, b'{"error": "boom\\n  File x.py"}', "HV000", FAILED.format("{}", "boom"), 1),
+        (502, b"", "HV000", FAILED.format("{}", "HTTP status 502 (Bad Gateway)"), 2),
+        (503, b'{"error": "queue is full"}', "HV000", FAILED.format("{}", "queue is full"), 2),
+        (504, b"", "HV000", FAILED.format("{}", "HTTP status 504 (Gateway Timeout)"), 2),
+        (501, b"", "0A000", 'model server "{}" does not support this request', 1),
+        (302, b"", "0A000", 'model server "{}" does not support this request', 1),
+    ],
+)
+def test_statuses(status: int, body: bytes, sqlstate: str, message: str, attempts: int) -> None:
+    with FakeHttp(Script(status=status, body=body)) as server:
+        with pytest.raises(errors.ModelFdwError) as caught:
+            score(fake_table(server.url, max_attempts="2"), [1.0])
+        assert (caught.value.sqlstate, caught.value.message) == (sqlstate, message.format(endpoint(server)))
+        assert server.inferences == attempts
+
+
+def test_an_html_page_is_no_message() -> None:
+    script = Script(status=500, body=b"<h1>sorry</h1>", kind="text/html; charset=utf-8")
+    with FakeHttp(script) as server, pytest.raises(errors.ModelFailed) as caught:
+        score(fake_table(server.url), [1.0])
+    assert caught.value.message.endswith("HTTP status 500 (Internal Server Error)")
+
+
+def test_unavailable_is_tried_again() -> None:
+    with FakeHttp(Script(status=503, times=2)) as server:
+        assert score(fake_table(server.url), [1.0], [2])[0][0].tolist() == [2.0]
+        assert server.inferences == 3
+
+
+# ------------------------------------------------------------ networks
+
+
+def unreachable(where: str, detail: str) -> Any:
+    return fails("08001", f'could not reach model server "{where}"', detail, 'Check option "url" of server "triton".')
+
+
+def test_a_refused_connection() -> None:
+    with (
+        FakeServer("refuses") as server,
+        unreachable(f"127.0.0.1:{server.port}", "The connection was refused. Attempts: 2."),
+    ):
+        finish(host.describe(fake_table(f"http://127.0.0.1:{server.port}", max_attempts="2")))
+
+
+def test_a_host_without_address() -> None:
+    with unreachable("no-such-host.invalid:8000", "The host name could not be resolved. Attempts: 1."):
+        finish(host.describe(fake_table("http://no-such-host.invalid", max_attempts="1")))
+
+
+def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    genuine = http_transport.socket.getaddrinfo
+
+    def look_up(*arguments: Any, flags: int = 0, **others: Any) -> Any:
+        if not flags:
+            released.wait()
+        return genuine(*arguments, flags=flags, **others)
+
+    monkeypatch.setattr(http_transport.socket, "getaddrinfo", look_up)
+    description = table(
+        ("x", "float8", {}), url="http://slow.invalid", server={"connect_timeout_ms": "300"}, model="fake"
+    )
+    began_s = time.monotonic()
+    try:
+        with unreachable("slow.invalid:8000", "The server did not answer in time. Attempts: 1."):
+            finish(host.describe(description))
+        assert 0.25 < time.monotonic() - began_s < 1
+    finally:
+        released.set()
+
+
+def test_a_server_that_swallows_connections() -> None:
+    with FakeServer("swallows") as server:
+        description = table(
+            ("x", "float8", {}),
+            url=f"http://127.0.0.1:{server.port}",
+            server={"connect_timeout_ms": "300"},
+            model="fake",
+        )
+        began_s = time.monotonic()
+        with unreachable(f"127.0.0.1:{server.port}", "The server did not answer in time. Attempts: 1."):
+            finish(host.describe(description))
+        assert 0.25 < time.monotonic() - began_s < 1
+
+
+def timed_out(server: Any, timeout_ms: int) -> Any:
+    return fails(
+        "HV00M",
+        f'model server "127.0.0.1:{server.port}" did not answer within {timeout_ms} ms',
+        'The request was for model "fake".',
+        'Raise table option "timeout_ms" if the model needs longer.',
+    )
+
+
+def test_a_server_that_never_answers() -> None:
+    with FakeHttp(Script(hang=True)) as server:
+        began_s = time.monotonic()
+        with timed_out(server, 200):
+            score(fake_table(server.url, timeout_ms="200"), [1.0])
+        assert time.monotonic() - began_s < 1
+        assert server.inferences == 1
+
+
+def test_a_server_that_drips() -> None:
+    with FakeHttp(Script(drip=True)) as server:
+        began_s = time.monotonic()
+        with timed_out(server, 400):
+            score(fake_table(server.url, timeout_ms="400"), [1.0])
+        assert time.monotonic() - began_s < 1.5
+
+
+def test_the_deadline_counts_only_what_is_spent_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the backend holds the interpreter while the answer has long come."""
+    with FakeHttp(Script(delay_s=0.05)) as server:
+        session = finish(host.open(fake_table(server.url, timeout_ms="300"), [1], [2]))
+        finish(host.submit(session, 1, [doubles(1.0)]))
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(1000)
+        try:
+            ticket = host.submit(session, 1, [doubles(2.0)])
+            until_s = time.monotonic() + 0.6
+            while time.monotonic() < until_s:
+                pass
+        finally:
+            sys.setswitchinterval(interval_s)
+        assert finish(ticket)[0][0].tolist() == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        (Script(cut=True), "The server reset the connection. Attempts: 2."),
+        (Script(stop_after=10), "The server closed the connection. Attempts: 2."),
+        (Script(stop_after=0, chunked=True), "The server closed the connection. Attempts: 2."),
+    ],
+)
+def test_a_connection_that_breaks_in_mid_answer(script: Script, detail: str) -> None:
+    with FakeHttp(script) as server:
+        with fails(
+            "08006",
+            f'connection to model server "{endpoint(server)}" was lost',
+            detail,
+            "Run the statement again once the server is back.",
+        ):
+            score(fake_table(server.url, max_attempts="2"), [1.0] * 1000)
+        server.script = Script()
+        assert score(fake_table(server.url), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_a_server_of_another_protocol() -> None:
+    with (
+        FakeHttp(Script(raw=b"\0\0\6\4\0\0\0\0\0\0\0")) as server,
+        unreachable(endpoint(server), "The server does not speak HTTP. Attempts: 1."),
+    ):
+        score(fake_table(server.url, max_attempts="1"), [1.0])
+    with FakeServer() as grpc_server, pytest.raises(errors.ModelFdwError) as caught:
+        score(fake_table(f"http://127.0.0.1:{grpc_server.port}", max_attempts="1", timeout_ms="2000"), [1.0])
+    assert caught.value.sqlstate in ("08001", "08006")
+
+
+def test_plaintext_where_tls_is_expected() -> None:
+    with FakeHttp() as server, pytest.raises(errors.ServerUnreachable) as caught:
+        score(fake_table(server.url.replace("http:", "https:"), max_attempts="1"), [1.0])
+    assert caught.value.detail == "The TLS handshake failed. Attempts: 1."
+
+
+@pytest.mark.parametrize(("rows", "script"), [(20_000, Script()), (1, Script(body=b" " * 70_000))], ids=["ask", "told"])
+def test_a_message_that_is_too_large(rows: int, script: Script) -> None:
+    columns = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
+    with FakeHttp(script) as server:
+        description = table(*columns, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
+        with pytest.raises(errors.OversizedMessage):
+            score(description, [1.0] * rows)
+
+
+def test_cancel_closes_the_connection() -> None:
+    with FakeHttp(Script(hang=True)) as server:
+        session = finish(host.open(fake_table(server.url), [1], [2]))
+        ticket = host.submit(session, 1, [doubles(1.0)])
+        until_s = time.monotonic() + 5
+        while not server.inferences and time.monotonic() < until_s:
+            time.sleep(0.01)
+        host.close(session)
+        host.cancel(ticket)
+        server.released.set()
+        server.script = Script()
+        assert score(fake_table(server.url), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_a_server_that_closed_an_idle_connection() -> None:
+    with FakeHttp(Script(close=False)) as server:
+        score(fake_table(server.url), [1.0])
+        (replica,) = finish(host.open(fake_table(server.url), [1], [2])).connection.replicas
+        for connection in replica.client._http._idle:
+            connection.sock.interrupt()
+        assert score(fake_table(server.url, max_attempts="1"), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_threads_take_no_signals_and_end() -> None:
+    """In a process of its own: how many threads, and what they block."""
+    program = """
+import sys, threading, time
+sys.path.insert(0, sys.argv[1])
+from fdw.protocols import http_transport as t
+assert threading.active_count() == 1
+t.IDLE_THREAD_S = 0.1
+masks = []
+for _ in range(200):
+    t._threads.run(lambda: (masks.append(t.signal.pthread_sigmask(0, [])), time.sleep(0.001)))
+until = time.monotonic() + 10
+while len(masks) < 200 and time.monotonic() < until: time.sleep(0.01)
+assert len(masks) == 200, len(masks)
+assert all(t.signal.SIGTERM in mask and t.signal.SIGINT in mask for mask in masks)
+assert t.signal.SIGTERM not in t.signal.pthread_sigmask(0, [])
+assert threading.active_count() <= t.MAX_THREADS + 1
+while threading.active_count() > 1 and time.monotonic() < until: time.sleep(0.01)
+assert threading.active_count() == 1
+t._threads.run(lambda: masks.append(0))
+while len(masks) < 201 and time.monotonic() < until: time.sleep(0.01)
+assert len(masks) == 201
+assert "grpc" not in sys.modules and "tritonclient" not in sys.modules
+"""
+    path = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)
