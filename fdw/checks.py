@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence, Tuple
 from fdw import options
 from fdw.errors import InvalidTable, ModelFdwError, Unsupported, WrongDtype, WrongTensor
 from fdw.options import Column
-from fdw.signature import INPUT, OUTPUT, ROLE_NAMES, is_scalar, kind_of, shape_text
+from fdw.signature import INPUT, OUTPUT, ROLE_NAMES, column_kind, is_scalar, shape_text
 
 # attnum, role, kind, optional: as fdw.host.describe has it
 Entry = Tuple[int, str, str, bool]
@@ -126,7 +126,7 @@ def _entry(table: str, tie: Tie, batched: bool) -> Entry | None:
         return None
     if said.dtype is None:
         return None
-    return column.attnum, tie.role, kind_of(said.dtype, tie.role, column.type), said.optional
+    return column.attnum, tie.role, column_kind(column, tie.role, said.dtype, row_shape), said.optional
 
 
 def _check_index(table: str, column: Column, row_shape: Sequence[int]) -> None:

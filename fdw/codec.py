@@ -9,23 +9,34 @@ The float path is the hot one: ten columns of 4096 float64 become one FP32[4096,
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from fdw.errors import InvalidText, MalformedReply, ValueOutOfRange
-from fdw.signature import Feed, Fetch, Pick, is_scalar, shape_text
+from fdw.errors import InvalidText, MalformedReply, ValueOutOfRange, WrongShape
+from fdw.signature import MAX_DIMENSIONS, Feed, Fetch, Pick, is_scalar, kind_type, shape_text
 
 Buffer = Union[bytes, memoryview]
 Array = npt.NDArray[Any]
-# One buffer for the fixed-width kinds; offsets and data for 's' and 'b'.
+# One buffer for the fixed-width kinds; offsets and data for 's' and 'b'; elements (either of these), starts and
+# dimensions for arrays.
 InputColumn = Any
-# values, offsets (for 's' and 'b', int64, rows + 1 of them), nulls (uint8, 1 = NULL)
-OutputColumn = Tuple[Union[bytes, Array], Optional[Array], Optional[Array]]
+
+
+class OutputColumn(NamedTuple):
+    """A column of answers, in the form that fdw.host.submit describes."""
+
+    values: Union[bytes, Array]
+    offsets: Optional[Array] = None
+    nulls: Optional[Array] = None
+    starts: Optional[Array] = None
+    dimensions: Optional[Array] = None
+
 
 assert sys.byteorder == "little", "raw contents are little-endian, and so must this machine be"
 
@@ -69,45 +80,174 @@ def encode(feed: Feed, rows: int, columns: Sequence[InputColumn]) -> EncodedTens
     """Pack the columns of one input tensor.
 
     ``columns`` are all bound columns of the scan, ``rows`` values each; the feed says which are its own. Raises
-    ValueOutOfRange (22003), naming the column, for a value that the dtype cannot hold. NaN and infinities pass;
-    -0.0 becomes 0.0, because the two are equal in SQL.
+    ValueOutOfRange (22003) for a value that the dtype cannot hold and WrongShape (2202E) for an array that the tensor
+    does not take, both naming the column. NaN and infinities pass; the -0.0 of a scalar becomes 0.0, because the two
+    are equal in SQL.
     """
     own = [columns[position] for position in feed.columns]
+    if feed.is_array:
+        return _encode_array(feed, rows, *own[0])
+    width = len(own)
     if feed.dtype == "BYTES":
-        return EncodedTensor(feed, _encode_strings(feed, rows, own))
-    arrays = [np.frombuffer(column, KIND_NUMPY[kind]) for column, kind in zip(own, feed.kinds)]
-    return EncodedTensor(feed, _PACKERS.get(feed.dtype, _pack_integers)(feed, rows, arrays))
+        return EncodedTensor(feed, _string_pieces(rows, own), _even_starts(rows, width), None)
+    packed = np.empty((rows, width), DTYPE_NUMPY[feed.dtype])
+    for position, column in enumerate(own):
+        kind, name = feed.kinds[position], feed.names[position]
+        _write_elements(packed[:, position], np.frombuffer(column, KIND_NUMPY[kind]), feed.dtype, name)
+    if feed.dtype in _FLOATS:
+        _clear_minus_zero(packed)
+    return EncodedTensor(feed, packed.reshape(-1), _even_starts(rows, width), None)
+
+
+def _encode_array(feed: Feed, rows: int, elements: InputColumn, starts: Buffer, dimensions: Buffer) -> EncodedTensor:
+    """Pack a column of whole arrays: a row's elements are those from starts[row] to starts[row + 1]."""
+    bounds = np.frombuffer(starts, np.int64)
+    shapes = _array_shapes(feed, np.frombuffer(dimensions, np.int32).reshape(rows, 1 + MAX_DIMENSIONS))
+    count = int(bounds[-1])
+    if feed.dtype == "BYTES":
+        return EncodedTensor(feed, _string_pieces(count, [elements]), bounds.copy(), shapes)
+    packed = np.empty(count, DTYPE_NUMPY[feed.dtype])
+    _write_elements(packed, np.frombuffer(elements, KIND_NUMPY[feed.kinds[0][1:]]), feed.dtype, feed.names[0])
+    return EncodedTensor(feed, packed, bounds.copy(), shapes)
+
+
+def _array_shapes(feed: Feed, dimensions: Array) -> Array:
+    """Check the dimensions of arrays against the tensor's row shape; return one shape per row.
+
+    An empty array has no dimensions in PostgreSQL: it is taken for one whose variable dimensions are 0.
+    """
+    expected = np.array(feed.row_shape, np.int32)
+    counts, shapes = dimensions[:, 0], dimensions[:, 1 : 1 + len(expected)].copy()
+    shapes[counts == 0] = np.maximum(expected, 0)
+    wrong = np.any((expected >= 0) & (shapes != expected), axis=1)
+    wrong |= np.where(counts == 0, np.all(expected > 0), counts != len(expected))
+    if np.any(wrong):
+        first = dimensions[np.argmax(wrong)].tolist()
+        raise WrongShape(
+            f'array does not fit input column "{feed.names[0]}"',
+            f"The array has shape {shape_text(first[1 : 1 + first[0]])}; "
+            f'tensor "{feed.tensor}" takes {shape_text(feed.row_shape)}.',
+        )
+    return shapes
+
+
+def _even_starts(rows: int, width: int) -> Array:
+    return np.arange(rows + 1, dtype=np.int64) * width
+
+
+# Some rows of a batch: a slice without step, or their numbers.
+Selection = Union[slice, Array]
 
 
 @dataclass(frozen=True)
 class EncodedTensor:
     """One input tensor of a batch, to be cut into requests.
 
-    ``data`` has a row of elements per row; for a BYTES tensor it is the pieces of its contents, two per element.
+    ``data``: the elements, row after row; for a BYTES tensor the pieces of its contents, two per element. ``starts``:
+    which element each row begins with, one more than there are rows. ``shapes``: [rows, dimensions], None where all
+    rows have the feed's row shape.
     """
 
     feed: Feed
     data: Union[Array, List[bytes]]
+    starts: Array
+    shapes: Optional[Array]
 
-    def rows(self, first: int, last: int) -> Buffer:
-        """Return rows first to last (exclusive) as raw contents; of an array, without a copy."""
-        if isinstance(self.data, list):
-            step = 2 * len(self.feed.columns)
-            return b"".join(self.data[first * step : last * step])
-        return self.data[first:last].reshape(-1).view(np.uint8).data
+    @property
+    def varies(self) -> bool:
+        """Tell whether not all rows have one shape."""
+        return self.shapes is not None and bool(np.any(self.shapes != self.shapes[0]))
+
+    def row_shape(self, selection: Selection) -> Tuple[int, ...]:
+        """Return the shape of the selected rows, which is one."""
+        if self.shapes is None:
+            return self.feed.row_shape
+        return tuple(self.shapes[selection][0].tolist())
+
+    def rows(self, selection: Selection) -> Buffer:
+        """Return the selected rows as raw contents; of a slice of numbers, without a copy."""
+        if isinstance(selection, slice):
+            elements: Any = slice(int(self.starts[selection.start]), int(self.starts[selection.stop]))
+        else:
+            elements = _ranges(self.starts[selection], np.diff(self.starts)[selection])
+        if not isinstance(self.data, list):
+            contents: memoryview = self.data[elements].view(np.uint8).data
+            return contents
+        if isinstance(elements, slice):
+            return b"".join(self.data[2 * elements.start : 2 * elements.stop])
+        return b"".join(piece for element in elements.tolist() for piece in self.data[2 * element : 2 * element + 2])
 
 
-def _pack_floats(feed: Feed, rows: int, columns: Sequence[Array]) -> Array:
-    """Pack float64 columns into FP32, FP16 or FP64, watching the processor's overflow flag instead of the values."""
-    packed = np.empty((rows, len(columns)), DTYPE_NUMPY[feed.dtype])
+def _ranges(starts: Array, lengths: Array) -> Array:
+    """Return the numbers start, start + 1, ... of several ranges, one after the other."""
+    ends = np.cumsum(lengths)
+    numbers: Array = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    return numbers
+
+
+def group_rows(tensors: Sequence[EncodedTensor]) -> Optional[List[Array]]:
+    """Return the numbers of the rows of each shape, if rows of a batch have different ones; else None."""
+    shapes = [tensor.shapes for tensor in tensors if tensor.shapes is not None and tensor.varies]
+    if not shapes:
+        return None
+    _, groups = np.unique(np.concatenate(shapes, axis=1), axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    ordered = np.argsort(groups, kind="stable")
+    return np.split(ordered, np.flatnonzero(np.diff(groups[ordered])) + 1)
+
+
+_FLOATS = ("FP16", "BF16", "FP32", "FP64")
+
+
+def _write_elements(target: Array, values: Array, dtype: str, name: str) -> None:
+    """Write one column's values as elements of a dtype."""
     with np.errstate(over="raise", under="ignore", invalid="ignore"):
-        for position, column in enumerate(columns):
-            try:
-                packed[:, position] = column
-            except FloatingPointError:
-                raise _out_of_range(feed.names[position], feed.dtype) from None
-    _clear_minus_zero(packed)
-    return packed
+        try:
+            _WRITERS.get(dtype, _write_integers)(target, values)
+        except (FloatingPointError, OverflowError):
+            raise _out_of_range(name, dtype) from None
+
+
+def _write_floats(target: Array, values: Array) -> None:
+    """Convert to FP32, FP16 or FP64, watching the processor's overflow flag instead of the values."""
+    target[...] = values
+
+
+def _write_bfloat16(target: Array, values: Array) -> None:
+    """Convert to BF16: the upper half of float32, rounded once, half to even."""
+    bits = _bfloat16_bits(values)
+    if np.any(((bits & 0x7FFF) == 0x7F80) & np.isfinite(values)):
+        raise OverflowError
+    target[...] = bits
+
+
+def _bfloat16_bits(column: Array) -> Array:
+    single = column.astype("<f4")
+    bits = single.view("<u4")
+    # Where float32 rounding made an exact half of what was not one, step back to the value's own side of it.
+    halves = np.flatnonzero((bits & 0xFFFF) == 0x8000)
+    if halves.size:
+        excess = np.abs(single[halves].astype("f8")) - np.abs(column[halves])
+        bits[halves[excess > 0]] -= np.uint32(1)
+        bits[halves[excess < 0]] += np.uint32(1)
+    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
+    return np.where(np.isnan(column), (bits >> 16) | 0x40, rounded).astype("<u2")
+
+
+def _write_integers(target: Array, values: Array) -> None:
+    limits = np.iinfo(target.dtype)
+    narrows = not np.can_cast(values.dtype, target.dtype)
+    if narrows and values.size and (values.min() < limits.min or values.max() > limits.max):
+        raise OverflowError
+    target[...] = values
+
+
+_WRITERS: Dict[str, Callable[[Array, Array], None]] = {
+    "FP16": _write_floats,
+    "FP32": _write_floats,
+    "FP64": _write_floats,
+    "BF16": _write_bfloat16,
+}
 
 
 def _clear_minus_zero(packed: Array) -> None:
@@ -119,52 +259,7 @@ def _clear_minus_zero(packed: Array) -> None:
         np.add(packed, 0.0, out=packed)
 
 
-def _pack_bfloat16(feed: Feed, rows: int, columns: Sequence[Array]) -> Array:
-    """Pack float64 columns into BF16: the upper half of float32, rounded once, half to even."""
-    packed = np.empty((rows, len(columns)), "<u2")
-    for position, column in enumerate(columns):
-        bits = _bfloat16_bits(column)
-        if np.any(((bits & 0x7FFF) == 0x7F80) & np.isfinite(column)):
-            raise _out_of_range(feed.names[position], feed.dtype)
-        packed[:, position] = bits
-    _clear_minus_zero(packed)
-    return packed
-
-
-def _bfloat16_bits(column: Array) -> Array:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        single = column.astype("<f4")
-        bits = single.view("<u4")
-        # Where float32 rounding made an exact half of what was not one, step back to the value's own side of it.
-        halves = np.flatnonzero((bits & 0xFFFF) == 0x8000)
-        if halves.size:
-            excess = np.abs(single[halves].astype("f8")) - np.abs(column[halves])
-            bits[halves[excess > 0]] -= np.uint32(1)
-            bits[halves[excess < 0]] += np.uint32(1)
-    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
-    return np.where(np.isnan(column), (bits >> 16) | 0x40, rounded).astype("<u2")
-
-
-def _pack_integers(feed: Feed, rows: int, columns: Sequence[Array]) -> Array:
-    packed = np.empty((rows, len(columns)), DTYPE_NUMPY[feed.dtype])
-    limits = np.iinfo(packed.dtype)
-    for position, column in enumerate(columns):
-        narrows = not np.can_cast(column.dtype, packed.dtype)
-        if narrows and (column.min() < limits.min or column.max() > limits.max):
-            raise _out_of_range(feed.names[position], feed.dtype)
-        packed[:, position] = column
-    return packed
-
-
-_PACKERS: Dict[str, Callable[[Feed, int, Sequence[Array]], Array]] = {
-    "FP16": _pack_floats,
-    "FP32": _pack_floats,
-    "FP64": _pack_floats,
-    "BF16": _pack_bfloat16,
-}
-
-
-def _encode_strings(feed: Feed, rows: int, columns: Sequence[InputColumn]) -> List[bytes]:
+def _string_pieces(rows: int, columns: Sequence[InputColumn]) -> List[bytes]:
     """Lay strings out as length, bytes, length, bytes: row after row, and within a row column after column."""
     step = 2 * len(columns)
     pieces = [b""] * (rows * step)
@@ -207,12 +302,25 @@ def decode(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tens
     Checks dtype, shape, the number of rows and of elements, and the length of the contents. Raises MalformedReply
     (HV00M) for any mismatch: nothing is invented.
     """
-    width = _verify(fetch, model_name, rows, batched, tensor)
-    if fetch.dtype == "BYTES":
-        strings = _strings_of(fetch, model_name, rows * width, tensor)
-        return [(pick, _string_column(pick, strings[pick.element :: width])) for pick in fetch.picks]
-    elements = _elements_of(fetch, model_name, rows * width, tensor).reshape(rows, width)
-    return [(pick, (_to_kind(elements[:, pick.element], fetch.dtype, pick.kind), None, None)) for pick in fetch.picks]
+    row_shape = _verify(fetch, model_name, rows, batched, tensor)
+    width = math.prod(row_shape)
+    read, take = (_strings_of, _string_column) if fetch.dtype == "BYTES" else (_elements_of, _fixed_column)
+    elements = read(fetch, model_name, rows * width, tensor)
+    return [
+        (
+            pick,
+            _with_shape(take(fetch, pick, elements), rows, row_shape)
+            if pick.is_array
+            else take(fetch, pick, elements[pick.element :: width]),
+        )
+        for pick in fetch.picks
+    ]
+
+
+def _with_shape(elements: OutputColumn, rows: int, row_shape: Sequence[int]) -> OutputColumn:
+    """Make a column of arrays, all of one shape, of the column of their elements."""
+    dimensions = np.tile(np.array(row_shape, np.int32), (rows, 1))
+    return elements._replace(starts=_even_starts(rows, math.prod(row_shape))[:rows], dimensions=dimensions)
 
 
 def _malformed(fetch: Fetch, model_name: str, detail: str) -> MalformedReply:
@@ -227,8 +335,8 @@ def missing_output(fetch: Fetch, model_name: str) -> MalformedReply:
     return _malformed(fetch, model_name, "is missing")
 
 
-def _verify(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tensor) -> int:
-    """Check dtype and shape; return the number of elements per row."""
+def _verify(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tensor) -> Sequence[int]:
+    """Check dtype and shape; return the shape of a row."""
     if tensor.dtype != fetch.dtype:
         raise _malformed(fetch, model_name, f"has dtype {tensor.dtype} instead of {fetch.dtype}")
     row_shape = tensor.shape
@@ -239,13 +347,12 @@ def _verify(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Ten
     if not _fits(row_shape, fetch.row_shape):
         expected = f"{shape_text(row_shape)} per row instead of {shape_text(fetch.row_shape)}"
         raise _malformed(fetch, model_name, f"has shape {expected}")
-    width = 1
-    for dimension in row_shape:
-        width *= dimension
-    needed = max((pick.element + 1 for pick in fetch.picks), default=0)
+    width = math.prod(row_shape)
+    needed = max((pick.element + 1 for pick in fetch.picks if not pick.is_array), default=0)
     if width < needed:
         raise _malformed(fetch, model_name, f"has {width} elements per row, and element {needed} is asked for")
-    return width
+    # A scalar that comes as [] may be expected as [1].
+    return row_shape if len(row_shape) == len(fetch.row_shape) else fetch.row_shape
 
 
 def _fits(actual: Sequence[int], expected: Sequence[int]) -> bool:
@@ -277,15 +384,14 @@ def _typed_elements(fetch: Fetch, model_name: str, count: int, items: Sequence[A
     return np.fromiter(items, element, count)
 
 
-def _to_kind(elements: Array, dtype: str, kind: str) -> Array:
-    """Return elements as a contiguous array of the kind's native type; no copy where none is needed."""
-    if dtype == "BF16":
+def _fixed_column(fetch: Fetch, pick: Pick, elements: Any) -> OutputColumn:
+    """Make a column of elements, contiguous and of the kind's native type; no copy where none is needed."""
+    if fetch.dtype == "BF16":
         elements = (elements.astype(np.uint32) << 16).view(np.float32)
-    elif dtype == "BOOL":
+    elif fetch.dtype == "BOOL":
         elements = elements != 0
     with np.errstate(invalid="ignore"):  # signalling NaN
-        native: Array = np.ascontiguousarray(elements, KIND_NUMPY[kind])
-        return native
+        return OutputColumn(np.ascontiguousarray(elements, KIND_NUMPY[pick.kind[-1]]))
 
 
 _LENGTH = struct.Struct("<I")
@@ -322,13 +428,12 @@ def unpack_strings(raw: Buffer) -> List[bytes]:
     return strings
 
 
-def _string_column(pick: Pick, strings: Sequence[bytes]) -> OutputColumn:
-    offsets = np.zeros(len(strings) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)), out=offsets[1:])
+def _string_column(_: Fetch, pick: Pick, strings: Any) -> OutputColumn:
+    offsets = _offsets(np.fromiter(map(len, strings), np.int64, len(strings)))
     data = b"".join(strings)
-    if pick.kind == "s":
+    if pick.kind[-1] == "s":
         _check_text(pick, data, offsets)
-    return data, offsets, None
+    return OutputColumn(data, offsets)
 
 
 def _check_text(pick: Pick, data: bytes, offsets: Array) -> None:
@@ -348,16 +453,41 @@ def _check_text(pick: Pick, data: bytes, offsets: Array) -> None:
         raise InvalidText(
             f'model answered {problem} for output column "{pick.name}"',
             None,
-            "Declare the column as bytea.",
+            f"Declare the column as {kind_type(pick.kind.replace('s', 'b'))}.",
         )
 
 
-def join_columns(parts: Sequence[OutputColumn]) -> OutputColumn:
-    """Put the pieces of one output column, from several requests, together in order."""
-    if len(parts) == 1:
-        return parts[0]
-    if parts[0][1] is None:
-        return np.concatenate([values for values, _, _ in parts]), None, None
-    data = b"".join(bytes(values) for values, _, _ in parts)
-    lengths = np.concatenate([np.diff(offsets) for _, offsets, _ in parts if offsets is not None])
-    return data, np.append(np.zeros(1, np.int64), np.cumsum(lengths)), None
+def join_columns(parts: Sequence[OutputColumn], order: Optional[Array] = None) -> OutputColumn:
+    """Put the pieces of one output column, from several requests, together.
+
+    ``order``: the place of each row in the result; in the order of the pieces unless given.
+    """
+    column = parts[0] if len(parts) == 1 else _concatenate(parts)
+    if order is None:
+        return column
+    source = np.argsort(order)
+    if column.starts is not None and column.dimensions is not None:
+        return column._replace(starts=column.starts[source], dimensions=column.dimensions[source])
+    if column.offsets is None:
+        return OutputColumn(np.asarray(column.values)[source])
+    lengths = np.diff(column.offsets)[source]
+    data = np.frombuffer(column.values, np.uint8)[_ranges(column.offsets[:-1][source], lengths)]
+    return OutputColumn(data, _offsets(lengths))
+
+
+def _concatenate(parts: Sequence[OutputColumn]) -> OutputColumn:
+    starts, dimensions = None, None
+    if parts[0].starts is not None:
+        sizes = [len(part.values if part.offsets is None else part.offsets[1:]) for part in parts]
+        bases = _offsets(np.array(sizes, np.int64))
+        starts = np.concatenate([part.starts + base for part, base in zip(parts, bases) if part.starts is not None])
+        dimensions = np.concatenate([part.dimensions for part in parts if part.dimensions is not None])
+    if parts[0].offsets is None:
+        return OutputColumn(np.concatenate([part.values for part in parts]), None, None, starts, dimensions)
+    data = b"".join(bytes(part.values) for part in parts)
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
+    return OutputColumn(data, _offsets(lengths), None, starts, dimensions)
+
+
+def _offsets(lengths: Array) -> Array:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

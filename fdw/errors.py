@@ -94,6 +94,18 @@ class ValueOutOfRange(ModelFdwError):
     sqlstate = "22003"  # numeric_value_out_of_range
 
 
+class WrongShape(ModelFdwError):
+    """An input array has a shape that the tensor does not take."""
+
+    sqlstate = "2202E"  # array_subscript_error
+
+
+class NullElement(ModelFdwError):
+    """An input array contains a NULL (only under Multicorn: the C library has the same error)."""
+
+    sqlstate = "22004"  # null_value_not_allowed
+
+
 class InvalidText(ModelFdwError):
     """The model answered bytes that are no UTF-8 text."""
 

@@ -16,7 +16,9 @@ reported as XX000.
 
 - ``?`` uint8, 0 or 1 [boolean]; ``h`` int16 [smallint]; ``i`` int32 [integer]; ``q`` int64 [bigint];
   ``Q`` uint64 [numeric(20)]; ``f`` float32 [real]; ``d`` float64 [double precision]: one native value per row;
-- ``s`` UTF-8 text [text]; ``b`` bytes [bytea]: int64 offsets, one more than there are rows, and the bytes.
+- ``s`` UTF-8 text [text]; ``b`` bytes [bytea]: int64 offsets, one more than there are rows, and the bytes;
+- ``[`` and one of these: an array of that element. All rows' elements, one after the other, are a column of their own
+  kind; beside it the rows' dimensions and where each row begins among the elements.
 
 Importing this module, validate() and validate_table() import neither numpy nor gRPC.
 """
@@ -162,32 +164,39 @@ def _describe(steps: Steps[tuple[signature.Slot, ...]], table: options.Table) ->
     )
 
 
-def open(table: Mapping[str, Any], bound: Sequence[int], wanted: Sequence[int]) -> Ticket[predictor.Session]:
+def open(
+    table: Mapping[str, Any], bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()
+) -> Ticket[predictor.Session]:
     """Begin a scan; the result is a session, which is opaque to C.
 
     ``bound``: attnums of the bound input columns, in the order of submit's columns; ``wanted``: attnums of the output
     columns, in the order of its results. With none wanted the smallest output is requested all the same, because a row
-    exists only if the server answered.
+    exists only if the server answered. ``kinds``: what describe() said of these columns, in the same order; it is an
+    error if the live model gives them others.
 
     Metadata and configuration are asked for once per backend, connection, model and version, and dropped after any
     error of that model. Raises UnknownModel (HV00R), ModelNotReady (55000), WrongTensor (HV005), WrongDtype (HV004),
-    UnboundInput (HV00L), Unsupported (0A000: decoupled, sequence, arrays) and the transport's errors.
+    UnboundInput (HV00L), Unsupported (0A000: decoupled, sequence) and the transport's errors.
     """
     parsed = options.read_table(table)
     engine = load_engine()
-    return Ticket(engine.predictor.open_session(parsed, bound, wanted))
+    return Ticket(engine.predictor.open_session(parsed, bound, wanted, kinds))
 
 
 def submit(session: predictor.Session, nrows: int, columns: Sequence[codec.InputColumn]) -> Ticket[predictor.Columns]:
     """Start the inference of a batch of ``nrows`` rows, 1 to batch_size.
 
     ``columns``, one per bound input and without NULLs: for fixed-width kinds a buffer of nrows values; for 's' and 'b'
-    a tuple (offsets, data). They are read during this call only. A batch is split by the model's max_batch_size; a
-    model without a batch dimension gets one request per row.
+    a tuple (offsets, data); for arrays a tuple (elements, starts, dimensions): a column of elements in one of these
+    forms, nrows + 1 of int64, and 7 of int32 per row, which are the number of dimensions and then each of them. They
+    are read during this call only. A batch is split by the model's max_batch_size, and rows of different shapes
+    travel apart; a model without a batch dimension gets one request per row.
 
-    The result is a list, one tuple (values, offsets, nulls) per wanted column, of buffers: nrows values, offsets None;
-    for 's' and 'b' the bytes and nrows + 1 int64 offsets; nulls is None or nrows of uint8, 1 = NULL. Every output is
-    verified: dtype, shape, rows, length. Raises ValueOutOfRange (22003) at once, MalformedReply (HV00M) and the
+    The result is a list, one tuple (values, offsets, nulls, starts, dimensions) per wanted column, of buffers or None.
+    Fixed-width kinds: nrows values. 's' and 'b': the bytes and nrows + 1 int64 offsets. Arrays: values and offsets of
+    all elements; starts, nrows of int64, say which element a row begins with, in no certain order; dimensions, int32,
+    are equally many for every row. nulls is None or nrows of uint8, 1 = NULL. Every output is verified: dtype, shape,
+    rows, length. Raises ValueOutOfRange (22003) and WrongShape (2202E) at once, MalformedReply (HV00M) and the
     server's errors from collect().
     """
     engine = load_engine()

@@ -1,7 +1,7 @@
 """IMPORT FOREIGN SCHEMA: a server's models as foreign table definitions.
 
-The one remote schema is "models". A model becomes a table of its name; each scalar tensor becomes a column, each vector
-of fixed length a column per element. Columns say their role, tensor, element, dtype and shape, so that planning a query
+The one remote schema is "models". A model becomes a table of its name; each vector of fixed length becomes a column per
+element, any other tensor one column. Columns say their role, tensor, element, dtype and shape, so that planning a query
 on an imported table asks no server.
 """
 
@@ -142,8 +142,8 @@ def _choose(
 def define_table(model: Model, server: Server, notices: list[Notice]) -> TableDefinition:
     """Define the foreign table of a model; appends to ``notices`` what had to be renamed.
 
-    Raises Unsupported (0A000) for a model that cannot be a table: decoupled, sequence, or with a tensor that is
-    neither a scalar nor a vector of fixed length.
+    Raises Unsupported (0A000) for a model that cannot be a table: decoupled, sequence, or with a tensor of too many
+    dimensions.
     """
     signature.check_supported(model)
     own: list[Notice] = []
@@ -165,15 +165,16 @@ def define_table(model: Model, server: Server, notices: list[Notice]) -> TableDe
 
 
 def _define_columns(model: Model, role: str, spec: TensorSpec, names: _Names) -> list[ColumnDefinition]:
-    """Define the columns of one tensor: one, or one per element of a vector."""
+    """Define the columns of one tensor: one, or one per element of a vector of fixed length."""
     what = f'{signature.ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}"'
     if spec.dtype not in signature.DTYPES:
         raise errors.Unsupported(f'dtype "{spec.dtype}" of {what} is not supported')
     row_shape = model.row_shape(spec)
     scalar = signature.is_scalar(row_shape)
-    if not scalar and (len(row_shape) != 1 or not 0 < row_shape[0] <= MAX_INDEX):
+    if len(row_shape) > signature.MAX_DIMENSIONS:
         raise errors.Unsupported(
-            f"{what} has shape {signature.shape_text(row_shape)} per row, and arrays are not supported yet"
+            f"{what} has shape {signature.shape_text(row_shape)} per row, and an array has at most "
+            f"{signature.MAX_DIMENSIONS} dimensions"
         )
     options = {
         signature.ROLE_NAMES[role]: spec.name,
@@ -182,9 +183,10 @@ def _define_columns(model: Model, role: str, spec: TensorSpec, names: _Names) ->
     }
     if spec.optional:
         options["optional"] = "true"
-    type_ = signature.sql_type(spec.dtype, role)
     suffix = f"_{signature.ROLE_NAMES[role]}"
-    if scalar:
+    expanded = not scalar and len(row_shape) == 1 and 0 < row_shape[0] <= MAX_INDEX
+    type_ = signature.sql_type(spec.dtype, role, array=not scalar and not expanded)
+    if not expanded:
         return [ColumnDefinition(names.take(spec.name, suffix), type_, options)]
     return [
         ColumnDefinition(names.take(name, suffix), type_, {**options, "index": str(number)})

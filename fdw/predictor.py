@@ -10,6 +10,8 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Sequence
 
+import numpy as np
+
 from fdw import codec, errors, signature
 from fdw.connections import Connection, ask_statistics, attempt, connect, forget_model, load_model, table_effort
 from fdw.options import Table
@@ -55,13 +57,15 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
         raise
 
 
-def open_session(table: Table, bound: Sequence[int], wanted: Sequence[int]) -> Steps[Session]:
+def open_session(
+    table: Table, bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()
+) -> Steps[Session]:
     """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
     connection = connect(table.server)
     effort = table_effort(table.options)
     model = yield from load_model(connection, table.options, effort)
     try:
-        return Session(table, connection, signature.plan(table, model, bound, wanted), effort)
+        return Session(table, connection, signature.plan(table, model, bound, wanted, kinds), effort)
     except errors.ModelFdwError:
         forget_model(connection, table.options)
         raise
@@ -99,14 +103,27 @@ def statistics(session: Session) -> Steps[tuple[int, int] | None]:
 
 def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]) -> Steps[Columns]:
     """Run a batch as one or more requests, at most max_in_flight of them at once."""
-    step = rows_per_request(session.plan.model, rows)
-    requests = (_request(session, tensors, first, min(first + step, rows)) for first in range(0, rows, step))
+    groups = codec.group_rows(tensors) if session.plan.model.batched else None
+    selections = cut_rows(session.plan.model, rows, groups)
     try:
-        parts = yield from gather(requests, session.table.options.max_in_flight)
+        parts = yield from gather(
+            (_request(session, tensors, selection) for selection in selections), session.table.options.max_in_flight
+        )
     except errors.ModelFdwError:
         forget_model(session.connection, session.table.options)
         raise
-    return [codec.join_columns([part[position] for part in parts]) for position in range(session.plan.wanted_count)]
+    order = np.concatenate(groups) if groups else None
+    return [
+        codec.join_columns([part[position] for part in parts], order) for position in range(session.plan.wanted_count)
+    ]
+
+
+def cut_rows(model: signature.Model, rows: int, groups: Sequence[codec.Array] | None) -> Sequence[codec.Selection]:
+    """Cut a batch into requests, no larger than the model takes and each of rows of one shape."""
+    if groups is None:
+        step = rows_per_request(model, rows)
+        return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+    return [group[part] for group in groups for part in cut_rows(model, len(group), None)]
 
 
 def rows_per_request(model: signature.Model, rows: int) -> int:
@@ -116,16 +133,18 @@ def rows_per_request(model: signature.Model, rows: int) -> int:
     return min(rows, model.max_batch_size) if model.max_batch_size > 0 else rows
 
 
-def _request(session: Session, tensors: Sequence[codec.EncodedTensor], first: int, last: int) -> Steps[Columns]:
-    """Send rows first to last (exclusive), and read the answer."""
+def _request(session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection) -> Steps[Columns]:
+    """Send the selected rows, and read the answer."""
     plan, options, connection = session.plan, session.table.options, session.connection
-    rows = last - first
+    rows = selection.stop - selection.start if isinstance(selection, slice) else len(selection)
     batch = (rows,) if plan.model.batched else ()
     message = InferRequest(
         options.model,
         options.version,
         [
-            InputData(tensor.feed.tensor, tensor.feed.dtype, batch + tensor.feed.row_shape, tensor.rows(first, last))
+            InputData(
+                tensor.feed.tensor, tensor.feed.dtype, batch + tensor.row_shape(selection), tensor.rows(selection)
+            )
             for tensor in tensors
         ],
         [fetch.tensor for fetch in plan.fetches],

@@ -64,16 +64,45 @@ KIND_TYPES: dict[str, str] = {
 }
 
 
+# An array's kind is this and the kind of its elements.
+ARRAY = "["
+
+# What a PostgreSQL array can have.
+MAX_DIMENSIONS = 6
+
+
 def kind_of(dtype: str, role: str, column_type: str = "text") -> str:
-    """Return the seam's kind for a dtype in a role; BYTES is 'b' for a bytea column, else 's'."""
+    """Return the seam's kind for one element of a dtype in a role; BYTES is 'b' for a bytea column, else 's'."""
     entry = DTYPES[dtype]
     kind = entry.input_kind if role == INPUT else entry.output_kind
     return "b" if kind == "s" and column_type == "bytea" else kind
 
 
-def sql_type(dtype: str, role: str) -> str:
-    """Return the natural SQL type of one element."""
-    return KIND_TYPES[kind_of(dtype, role)]
+def array_kind_of(dtype: str, role: str, column_type: str) -> str:
+    """Return the seam's kind for a whole vector or N-dimensional tensor.
+
+    Arrays of floats cross as what the column has, real or double precision, so that nothing is converted twice. A type
+    that is no array, such as pgvector's, has casts from and to real[].
+    """
+    kind = kind_of(dtype, role, column_type.removesuffix("[]"))
+    if role == INPUT and kind == "d" and (column_type == "real[]" or not column_type.endswith("[]")):
+        kind = "f"
+    elif role == OUTPUT and kind == "f" and column_type == "double precision[]":
+        kind = "d"
+    return ARRAY + kind
+
+
+def kind_type(kind: str) -> str:
+    """Return the SQL type of a kind."""
+    if kind.startswith(ARRAY):
+        return f"{KIND_TYPES[kind[1:]].removesuffix('(20)')}[]"
+    return KIND_TYPES[kind]
+
+
+def sql_type(dtype: str, role: str, array: bool = False) -> str:
+    """Return the natural SQL type of one element, or of a whole vector or N-dimensional tensor."""
+    kind = kind_of(dtype, role)
+    return kind_type(ARRAY + kind if array else kind)
 
 
 @dataclass(frozen=True)
@@ -142,7 +171,10 @@ def check_supported(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a column in the model: one tensor, or element ``index`` (from 1) of a vector tensor."""
+    """The place of a column in the model: one tensor, or element ``index`` (from 1) of a vector tensor.
+
+    The kind tells whether the column is an array.
+    """
 
     column: Column
     role: str
@@ -173,19 +205,32 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
     against it: WrongTensor (HV005) for names and indexes, WrongDtype (HV004) for dtype and shape.
     """
     if model is None:
-        return tuple(_believe(column) for column in table.columns)
+        batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns)
+        return tuple(_believe(column, batched) for column in table.columns)
     check_supported(model)
     return tuple(_tie(table, column, model) for column in table.columns)
 
 
-def _believe(column: Column) -> Slot:
+def _believe(column: Column, batched: bool) -> Slot:
     options = column.options
     role = INPUT if options.input else OUTPUT
-    tensor, dtype = options.input or options.output, options.dtype
+    tensor, dtype, shape = options.input or options.output, options.dtype, options.shape
     assert tensor is not None
     assert dtype is not None
-    kind = kind_of(dtype, role, column.type)
+    assert shape is not None
+    kind = column_kind(column, role, dtype, shape[1:] if batched else shape)
     return Slot(column, role, tensor, options.index, dtype, kind, options.optional)
+
+
+def column_kind(column: Column, role: str, dtype: str, row_shape: Sequence[int]) -> str:
+    """Return the kind of a column: of an array where it is tied to a whole vector or N-dimensional tensor.
+
+    So it is for a tensor of one element, if the column has an array's type.
+    """
+    whole = not is_scalar(row_shape) or (len(row_shape) > 0 and column.type.endswith("[]"))
+    if column.options.index is None and whole:
+        return array_kind_of(dtype, role, column.type)
+    return kind_of(dtype, role, column.type)
 
 
 def _column_name(table: Table, column: Column) -> str:
@@ -243,7 +288,7 @@ def _tie(table: Table, column: Column, model: Model) -> Slot:
         )
     _check_declared(table, column, model, role, spec)
     _check_index(table, column, model, role, spec)
-    kind = kind_of(spec.dtype, role, column.type)
+    kind = column_kind(column, role, spec.dtype, model.row_shape(spec))
     optional = role == INPUT and spec.optional
     return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional)
 
@@ -275,11 +320,11 @@ def _check_index(table: Table, column: Column, model: Model, role: str, spec: Te
     index, row_shape = column.options.index, model.row_shape(spec)
     tensor = f'{ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}"'
     if index is None:
-        if not is_scalar(row_shape):
+        if len(row_shape) > MAX_DIMENSIONS:
             raise Unsupported(
-                f"{_column_name(table, column)} is tied to a whole array, which is not supported yet",
-                f"The {tensor} has shape {shape_text(row_shape)} per row.",
-                'Set column option "index" to show one element of a vector.',
+                f"{_column_name(table, column)} is tied to a tensor that has too many dimensions",
+                f"The {tensor} has shape {shape_text(row_shape)} per row; an array has at most {MAX_DIMENSIONS} "
+                "dimensions.",
             )
     elif len(row_shape) > 1 and not is_scalar(row_shape):
         raise Unsupported(
@@ -303,8 +348,9 @@ def _width(row_shape: Sequence[int]) -> int:
 class Feed:
     """One input tensor of a request and the columns that fill it.
 
-    ``columns``: for each element of a row, in order, the position of its column among the bound ones; ``names`` are
-    those columns' names, for errors. ``row_shape`` has no variable dimension left. ``kind`` is that of the columns.
+    ``columns``: for each element of a row, in order, the position of its column among the bound ones; or the position
+    of the one column that is a whole array. ``names`` are those columns' names, for errors; ``kinds`` their kinds.
+    ``row_shape`` has variable dimensions (-1) only where an array gives them.
     """
 
     tensor: str
@@ -314,15 +360,25 @@ class Feed:
     columns: tuple[int, ...]
     names: tuple[str, ...]
 
+    @property
+    def is_array(self) -> bool:
+        """Tell whether one column holds the whole tensor as an array."""
+        return self.kinds[0].startswith(ARRAY)
+
 
 @dataclass(frozen=True)
 class Pick:
-    """One wanted output column: ``element`` of a row (from 0), as ``kind``; ``position`` among the wanted columns."""
+    """One wanted output column: ``element`` of a row (from 0), or all, as ``kind``; ``position`` among the wanted."""
 
     position: int
     element: int
     kind: str
     name: str
+
+    @property
+    def is_array(self) -> bool:
+        """Tell whether the column holds the whole tensor as an array."""
+        return self.kind.startswith(ARRAY)
 
 
 @dataclass(frozen=True)
@@ -346,15 +402,23 @@ class Plan:
     wanted_count: int
 
 
-def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int]) -> Plan:
+def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()) -> Plan:
     """Plan the requests of a scan.
 
     ``bound`` are the attnums of the bound input columns in the order of submit's columns, ``wanted`` those of the
     outputs in the order of its results; with none wanted the smallest output is requested, because an empty list
-    means "all" in the Open Inference Protocol and a row exists only if the server answered.
+    means "all" in the Open Inference Protocol and a row exists only if the server answered. ``kinds`` are those that
+    the host uses for these columns, if it says so: WrongDtype (HV004) where the model gives them others.
     """
     slots = describe(table, model)
     by_attnum = {slot.attnum: slot for slot in slots}
+    for attnum, kind in zip([*bound, *wanted], kinds):
+        if by_attnum[attnum].kind != kind:
+            raise WrongDtype(
+                f'{_column_name(table, by_attnum[attnum].column)} does not match model "{model.name}"',
+                f"It was taken for {kind_type(kind)}, and the model has {kind_type(by_attnum[attnum].kind)}.",
+                "Run the statement again, or import the foreign table again.",
+            )
     bound_slots = [by_attnum[attnum] for attnum in bound]
     feeds = []
     for spec in model.inputs:
@@ -384,20 +448,19 @@ def _missing(table: Table, model: Model, spec: TensorSpec, element: int | None) 
 
 def _feed(table: Table, model: Model, spec: TensorSpec, slots: Sequence[Slot], bound: list[int]) -> Feed:
     """Lay the columns of one input tensor out as the elements of a row, none missing, none twice."""
+    row_shape = model.row_shape(spec)
+    if not slots:
+        raise _missing(table, model, spec, None)
+    array = next((slot for slot in slots if slot.kind.startswith(ARRAY)), None)
+    if array is not None:
+        return _array_feed(table, model, spec, array, slots, bound)
     elements: dict[int, Slot] = {}
     for slot in slots:
         element = slot.index or 1
         if element in elements:
-            raise WrongTensor(
-                f'columns "{elements[element].column.name}" and "{slot.column.name}" of foreign table "{table.name}" '
-                "feed the same input",
-                f'Both are element {element} of input tensor "{spec.name}" of model "{model.name}".',
-                'Correct option "input" or "index" of one of them.',
-            )
+            both = f'Both are element {element} of input tensor "{spec.name}" of model "{model.name}".'
+            raise _fed_twice(table, elements[element], slot, both)
         elements[element] = slot
-    row_shape = model.row_shape(spec)
-    if not elements:
-        raise _missing(table, model, spec, None)
     # A row of variable length is as long as the table says.
     width = max(elements) if _width(row_shape) < 0 else _width(row_shape)
     for element in range(1, width + 1):
@@ -413,6 +476,28 @@ def _feed(table: Table, model: Model, spec: TensorSpec, slots: Sequence[Slot], b
         row_shape=(width,) if row_shape == (-1,) else row_shape,
         columns=tuple(bound.index(slot.attnum) for slot in ordered),
         names=tuple(slot.column.name for slot in ordered),
+    )
+
+
+def _array_feed(
+    table: Table, model: Model, spec: TensorSpec, array: Slot, slots: Sequence[Slot], bound: list[int]
+) -> Feed:
+    """Take a whole input tensor from one column."""
+    for slot in slots:
+        if slot is not array:
+            whole = f'Column "{array.column.name}" is the whole of input tensor "{spec.name}" of model "{model.name}".'
+            raise _fed_twice(table, array, slot, whole)
+    if array.attnum not in bound:
+        raise unbound(table.name, array.column.name)
+    position = bound.index(array.attnum)
+    return Feed(spec.name, spec.dtype, (array.kind,), model.row_shape(spec), (position,), (array.column.name,))
+
+
+def _fed_twice(table: Table, first: Slot, second: Slot, detail: str) -> WrongTensor:
+    return WrongTensor(
+        f'columns "{first.column.name}" and "{second.column.name}" of foreign table "{table.name}" feed the same input',
+        detail,
+        'Correct option "input" or "index" of one of them.',
     )
 
 

@@ -13,14 +13,14 @@ import itertools
 import math
 from array import array
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 
 from fdw import errors, options
 from fdw.host import load_engine
-from fdw.signature import INPUT, KIND_TYPES, OUTPUT, Slot, unbound
+from fdw.signature import ARRAY, INPUT, KIND_TYPES, MAX_DIMENSIONS, OUTPUT, Slot, kind_type, unbound
 from fdw.tickets import Ticket, wait
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ _FROM_PYTHON: dict[str, Callable[[object], object]] = {
     "q": _to_integer,
     "Q": _to_integer,
     "d": _to_float,
+    "f": _to_float,
     "s": _to_text,
     "b": _to_bytes,
 }
@@ -128,10 +129,43 @@ _INTEGER_RANGES = {
 }
 
 
+@dataclass(frozen=True)
+class _Array:
+    """An array: its dimensions, and its elements one after the other."""
+
+    dimensions: tuple[int, ...]
+    elements: tuple[Any, ...]
+
+
+def _convert_array(slot: Slot, value: object) -> _Array | None:
+    """Turn nested lists into an array of the column's kind; None: nothing equals it."""
+    if not isinstance(value, list):
+        element = _convert(replace(slot, kind=slot.kind[1:]), value)
+        if value is None:
+            raise errors.NullElement(f'array for input column "{slot.column.name}" contains a NULL element')
+        return None if element is None else _Array((), (element,))
+    parts = [_convert_array(slot, item) for item in value]
+    if any(part is None for part in parts):
+        return None
+    if not parts:
+        return _Array((), ())
+    return _Array(
+        (len(parts), *parts[0].dimensions),  # type: ignore[union-attr]
+        tuple(element for part in parts for element in part.elements),  # type: ignore[union-attr]
+    )
+
+
 def _convert(slot: Slot, value: object) -> object:
     """Turn a qual's value into one of the column's kind; None: nothing equals it (NULL, 3.5 for an integer)."""
     if value is None:
         return None
+    if slot.kind.startswith(ARRAY):
+        if isinstance(value, list):
+            return _convert_array(slot, value)
+        raise errors.InvalidValue(
+            f'invalid value for input column "{slot.column.name}"',
+            f"The column takes values of type {kind_type(slot.kind)}.",
+        )
     try:
         converted = _FROM_PYTHON[slot.kind](value)
     except (ValueError, KeyError, InvalidOperation):
@@ -162,11 +196,19 @@ class _Value:
 
 
 # The seam's kinds as type codes of module array.
-_ARRAY_CODES = {"?": "B", "h": "h", "i": "i", "q": "q", "Q": "Q", "d": "d"}
+_ARRAY_CODES = {"?": "B", "h": "h", "i": "i", "q": "q", "Q": "Q", "d": "d", "f": "f"}
 
 
 def _pack(kind: str, values: Sequence[Any]) -> InputColumn:
     """Lay the values of one column out as the engine takes them."""
+    if kind.startswith(ARRAY):
+        starts = array("q", itertools.accumulate((len(value.elements) for value in values), initial=0))
+        dimensions = array("i")
+        for value in values:
+            padding = [0] * (MAX_DIMENSIONS - len(value.dimensions))
+            dimensions.extend([len(value.dimensions), *value.dimensions, *padding])
+        elements = _pack(kind[1:], [element for value in values for element in value.elements])
+        return elements, starts.tobytes(), dimensions.tobytes()
     if kind in _ARRAY_CODES:
         return array(_ARRAY_CODES[kind], values).tobytes()
     offsets = array("q", itertools.accumulate((len(value) for value in values), initial=0))
@@ -175,7 +217,10 @@ def _pack(kind: str, values: Sequence[Any]) -> InputColumn:
 
 def _unpack(kind: str, column: OutputColumn) -> list[Any]:
     """Turn a result column into Python values that Multicorn can show."""
-    values, offsets, nulls = column
+    values, offsets, nulls, starts, dimensions = column
+    if starts is not None and dimensions is not None:
+        elements = _unpack(kind[1:], column._replace(nulls=None, starts=None, dimensions=None))
+        return [_nest(elements, start, shape) for start, shape in zip(starts.tolist(), dimensions.tolist())]
     if offsets is None:
         unpacked: list[Any] = values.tolist()  # type: ignore[union-attr]
         if kind == "?":
@@ -188,6 +233,14 @@ def _unpack(kind: str, column: OutputColumn) -> list[Any]:
     if nulls is None:
         return unpacked
     return [None if null else value for value, null in zip(unpacked, nulls)]
+
+
+def _nest(elements: Sequence[Any], start: int, shape: Sequence[int]) -> list[Any]:
+    """Take one array out of a column's elements, as nested lists."""
+    if len(shape) == 1:
+        return list(elements[start : start + shape[0]])
+    step = math.prod(shape[1:])
+    return [_nest(elements, start + number * step, shape[1:]) for number in range(shape[0])]
 
 
 # ---------------------------------------------------------------- quals

@@ -12,6 +12,9 @@
  *	  q  bigint					b  bytea
  *	  Q  numeric(20), as an unsigned 64-bit integer
  *
+ * An array crosses as its elements, which lie one after the other in a buffer
+ * of their kind, and its dimensions; lower bounds and NULLs do not.
+ *
  * A column whose own type differs from that natural type is converted by
  * PostgreSQL's assignment cast.
  *
@@ -59,27 +62,29 @@ find_kind(char kind)
 	return NULL;
 }
 
-/* The natural SQL type of a kind. */
+/* The natural SQL type of a kind, or of arrays of it. */
 Oid
-model_kind_type(char kind)
+model_kind_type(char kind, bool array)
 {
-	return find_kind(kind)->type;
+	Oid			type = find_kind(kind)->type;
+
+	return array ? get_array_type(type) : type;
 }
 
-/* The bytes that a value takes in a buffer; 0: it varies. */
+/* The bytes that an element takes in a buffer; 0: it varies. */
 int
 model_kind_width(char kind)
 {
 	return find_kind(kind)->width;
 }
 
-/* Is a Datum of the kind nothing but the value in the buffer? */
+/* Is a Datum of the natural type nothing but the value in the buffer? */
 bool
-model_kind_plain(char kind)
+model_column_plain(ModelColumn *column)
 {
-	const ModelKind *found = find_kind(kind);
+	const ModelKind *found = find_kind(column->kind);
 
-	return found->width > 0 && found->type != NUMERICOID &&
+	return !column->array && found->width > 0 && found->type != NUMERICOID &&
 		found->width <= (int) sizeof(Datum);
 }
 
@@ -93,7 +98,7 @@ find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
 	CoercionContext context = COERCION_ASSIGNMENT;
 
 	/* a type that carries a document, such as jsonb, is read from text */
-	if (!column->input && from == TEXTOID)
+	if (!column->input && (from == TEXTOID || from == TEXTARRAYOID))
 		context = COERCION_EXPLICIT;
 	*var = makeVar(OUTER_VAR, 1, from, -1, get_typcollation(from), 0);
 	return coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
@@ -182,32 +187,93 @@ model_input_init(ModelInput *input, ModelColumn *column, PlanState *parent)
 	input->width = model_kind_width(column->kind);
 	input->convert = build_cast(column, column->typid, column->natural, -1,
 								parent, &input->slot);
-	input->plain = input->convert == NULL && model_kind_plain(column->kind);
-	if (input->width == 0)
+	input->plain = input->convert == NULL && model_column_plain(column);
+	if (input->width == 0 || column->array)
 		initStringInfo(&input->bytes);
+	if (column->array)
+		initStringInfo(&input->borders);
+}
+
+/* Is there one value per row in "values", or are there offsets? */
+static bool
+has_values(ModelInput *input)
+{
+	return input->width > 0 && !input->column->array;
+}
+
+/* Replace a buffer by one for more rows; nothing is kept. */
+static void *
+renew(void *buffer, Size size, MemoryContext context)
+{
+	if (buffer)
+		pfree(buffer);
+	return MemoryContextAllocHuge(context, size);
 }
 
 /* Empty the buffer and make room for "capacity" rows. */
 void
 model_input_reserve(ModelInput *input, int capacity, MemoryContext context)
 {
-	Size		width = input->width > 0 ? input->width : sizeof(int64);
-	Size		size = width * (capacity + 1);
+	Size		width = has_values(input) ? input->width : sizeof(int64);
+	Size		rows = (Size) capacity + 1;
+	char	   *values = input->values;
+	int32	   *dimensions = input->dimensions;
 
 	if (capacity > input->capacity)
 	{
-		if (input->values)
-			pfree(input->values);
+		input->capacity = 0;
 		input->values = NULL;
-		input->values = MemoryContextAllocHuge(context, size);
+		input->values = renew(values, width * rows, context);
+		input->dimensions = NULL;
+		if (input->column->array)
+			input->dimensions = renew(dimensions, sizeof(int32) *
+									  MODEL_ROW_DIMENSIONS * rows, context);
 		input->capacity = capacity;
 	}
-	if (input->width == 0)
+	if (has_values(input))
+		return;
+	input->offsets = (int64 *) input->values;
+	input->offsets[0] = 0;
+	resetStringInfo(&input->bytes);
+	if (input->column->array)
 	{
-		input->offsets = (int64 *) input->values;
-		input->offsets[0] = 0;
-		resetStringInfo(&input->bytes);
+		resetStringInfo(&input->borders);
+		appendBinaryStringInfo(&input->borders, (char *) input->offsets,
+							   sizeof(int64));
 	}
+}
+
+/* Python's view of some memory. */
+static PyObject *
+memory_view(void *memory, Size length)
+{
+	return PyMemoryView_FromMemory(memory, length, PyBUF_READ);
+}
+
+/*
+ * Python's view of the first "nrows" rows: one buffer of values, or offsets
+ * and bytes, or of arrays (elements, starts, dimensions).
+ */
+PyObject *
+model_input_view(ModelInput *input, int nrows)
+{
+	Size		offsets = sizeof(int64) * ((Size) nrows + 1);
+	PyObject   *elements;
+
+	if (has_values(input))
+		return memory_view(input->values, (Size) input->width * nrows);
+	elements = memory_view(input->bytes.data, input->bytes.len);
+	if (!input->column->array)
+		return Py_BuildValue("(NN)", memory_view(input->values, offsets),
+							 elements);
+	if (input->width == 0)
+		elements = Py_BuildValue("(NN)", memory_view(input->borders.data,
+													 input->borders.len),
+								 elements);
+	return Py_BuildValue("(NNN)", elements,
+						 memory_view(input->values, offsets),
+						 memory_view(input->dimensions, sizeof(int32) *
+									 MODEL_ROW_DIMENSIONS * nrows));
 }
 
 /* Error context callback: name the input column. */
@@ -256,9 +322,9 @@ uint64_to_numeric(uint64 value)
 							   Int32GetDatum(-1));
 }
 
-/* Append a text or bytea value to a column of variable width. */
+/* Append the bytes of a text or bytea value. */
 static void
-append_bytes(ModelInput *input, int row, Datum value)
+append_bytes(ModelInput *input, Datum value)
 {
 	struct varlena *packed = PG_DETOAST_DATUM_PACKED(value);
 	char	   *data = VARDATA_ANY(packed);
@@ -275,13 +341,72 @@ append_bytes(ModelInput *input, int row, Datum value)
 		}
 	}
 	appendBinaryStringInfo(&input->bytes, data, length);
-	input->offsets[row + 1] = input->bytes.len;
+}
+
+/* Append elements that are no plain copies of an array's memory. */
+static void
+append_elements(ModelInput *input, ArrayType *array)
+{
+	Datum	   *elements;
+	int			nelements;
+
+	deconstruct_array(array, model_kind_type(input->column->kind, false), -1,
+					  false, TYPALIGN_INT, &elements, NULL, &nelements);
+	for (int i = 0; i < nelements; i++)
+	{
+		if (input->column->kind == 'Q')
+		{
+			uint64		number = numeric_to_uint64(elements[i], input->column);
+
+			appendBinaryStringInfo(&input->bytes, (char *) &number,
+								   sizeof(number));
+		}
+		else
+		{
+			int64		end;
+
+			append_bytes(input, elements[i]);
+			end = input->bytes.len;
+			appendBinaryStringInfo(&input->borders, (char *) &end,
+								   sizeof(end));
+		}
+	}
+}
+
+/* Append an array. */
+static void
+append_array(ModelInput *input, int row, Datum value)
+{
+	ArrayType  *array = DatumGetArrayTypeP(value);
+	int32	   *dimensions = input->dimensions + row * MODEL_ROW_DIMENSIONS;
+	int			nelements = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("array for input column \"%s\" contains a NULL element",
+						input->column->name),
+				 errhint("Replace it, for instance with array_replace().")));
+	memset(dimensions, 0, sizeof(int32) * MODEL_ROW_DIMENSIONS);
+	dimensions[0] = ARR_NDIM(array);
+	memcpy(dimensions + 1, ARR_DIMS(array), sizeof(int32) * ARR_NDIM(array));
+	if (input->width > 0 && input->column->kind != 'Q')
+		appendBinaryStringInfo(&input->bytes, ARR_DATA_PTR(array),
+							   nelements * input->width);
+	else
+		append_elements(input, array);
+	input->offsets[row + 1] = input->offsets[row] + nelements;
 }
 
 /* Write a value of the natural type to its place in the buffer. */
 static void
 write_value(ModelInput *input, int row, Datum value)
 {
+	if (input->column->array)
+	{
+		append_array(input, row, value);
+		return;
+	}
 	switch (input->column->kind)
 	{
 		case '?':
@@ -307,7 +432,8 @@ write_value(ModelInput *input, int row, Datum value)
 			((float8 *) input->values)[row] = DatumGetFloat8(value);
 			break;
 		default:
-			append_bytes(input, row, value);
+			append_bytes(input, value);
+			input->offsets[row + 1] = input->bytes.len;
 			break;
 	}
 }
@@ -357,68 +483,122 @@ model_conversion_init(ModelConversion *conversion, ModelColumn *column,
 								   &conversion->slot);
 }
 
-/* Take a view of an item of Python's result column, NULL for None. */
-static const void *
-take_view(ModelOutput *output, PyObject *object, Size length)
+/* Take a view of an item of Python's result column; NULL for None. */
+static Py_buffer *
+take_view(ModelOutput *output, PyObject *result, int item)
 {
+	PyObject   *object = PyTuple_GetItem(result, item);
 	Py_buffer  *view = &output->views[output->nviews];
 
 	if (object == Py_None)
 		return NULL;
 	model_python_view(object, view);
 	output->nviews++;
-	if (view->len < 0 || (Size) view->len != length)
+	return view;
+}
+
+/* The same of an item that must be there and have a certain length. */
+static const void *
+take_exact_view(ModelOutput *output, PyObject *result, int item, Size length)
+{
+	Py_buffer  *view = take_view(output, result, item);
+
+	if (view == NULL || (Size) view->len != length)
 		elog(ERROR, "output column \"%s\" has %zd bytes where %zu were expected",
-			 output->column->name, view->len, length);
+			 output->column->name, view ? view->len : -1, length);
 	return view->buf;
 }
 
+/* Take the values of a column, or the elements of arrays; -1: any number. */
+static int64
+take_values(ModelOutput *output, PyObject *result, int64 nvalues)
+{
+	Py_buffer  *view;
+
+	if (output->width > 0)
+	{
+		view = take_view(output, result, 0);
+		if (view == NULL || view->len % output->width != 0 ||
+			(nvalues >= 0 && view->len / output->width != nvalues))
+			elog(ERROR, "output column \"%s\" has an unexpected size",
+				 output->column->name);
+		output->values = view->buf;
+		return view->len / output->width;
+	}
+	view = take_view(output, result, 1);
+	if (view == NULL || view->len < (Py_ssize_t) sizeof(int64) ||
+		(nvalues >= 0 && view->len / sizeof(int64) != nvalues + 1))
+		elog(ERROR, "output column \"%s\" has no offsets",
+			 output->column->name);
+	output->offsets = view->buf;
+	nvalues = view->len / sizeof(int64) - 1;
+	for (int64 i = 0; i < nvalues; i++)
+		if (output->offsets[i + 1] < output->offsets[i])
+			elog(ERROR, "output column \"%s\" has descending offsets",
+				 output->column->name);
+	if (output->offsets[0] != 0)
+		elog(ERROR, "output column \"%s\" has unexpected offsets",
+			 output->column->name);
+	output->values = take_exact_view(output, result, 0,
+									 output->offsets[nvalues]);
+	return nvalues;
+}
+
+/* Take where arrays begin and their dimensions. */
+static void
+take_dimensions(ModelOutput *output, PyObject *result, int nrows,
+				int64 nelements)
+{
+	Py_buffer  *view;
+	Size		row_size = sizeof(int32) * nrows;
+
+	output->starts = take_exact_view(output, result, 3,
+									 sizeof(int64) * nrows);
+	view = take_view(output, result, 4);
+	if (view == NULL || view->len % row_size != 0 ||
+		view->len / row_size > MAXDIM)
+		elog(ERROR, "output column \"%s\" has unexpected dimensions",
+			 output->column->name);
+	output->dimensions = view->buf;
+	output->ndim = view->len / row_size;
+	for (int row = 0; row < nrows; row++)
+	{
+		int			size = ArrayGetNItems(output->ndim, output->dimensions +
+										  (Size) row * output->ndim);
+
+		if (output->starts[row] < 0 || size > nelements - output->starts[row])
+			elog(ERROR, "output column \"%s\" lacks elements",
+				 output->column->name);
+	}
+}
+
 /*
- * Take the buffers of one output column: (values, offsets, nulls).  The sizes
- * are checked here once more: a wrong one must never be read past its end.
+ * Take the buffers of one output column: (values, offsets, nulls, starts,
+ * dimensions).  The sizes are checked here once more: a wrong one must never
+ * be read past its end.
  */
 void
 model_output_parse(ModelOutput *output, PyObject *result, int nrows)
 {
-	PyObject   *offsets;
-	Py_buffer  *view;
+	int64		nvalues;
 
-	if (!PyTuple_Check(result) || PyTuple_Size(result) != 3)
+	if (!PyTuple_Check(result) || PyTuple_Size(result) != 5)
 		elog(ERROR, "output column \"%s\" has an unexpected form",
 			 output->column->name);
-	offsets = PyTuple_GetItem(result, 1);
-	output->nulls = take_view(output, PyTuple_GetItem(result, 2), nrows);
-	if (output->width > 0)
-	{
-		output->values = take_view(output, PyTuple_GetItem(result, 0),
-								   (Size) nrows * output->width);
-		return;
-	}
-	output->offsets = take_view(output, offsets,
-								sizeof(int64) * ((Size) nrows + 1));
-	if (output->offsets == NULL || output->offsets[0] != 0)
-		elog(ERROR, "output column \"%s\" has no offsets",
-			 output->column->name);
-	for (int i = 0; i < nrows; i++)
-		if (output->offsets[i + 1] < output->offsets[i])
-			elog(ERROR, "output column \"%s\" has descending offsets",
-				 output->column->name);
-	view = &output->views[output->nviews];
-	model_python_view(PyTuple_GetItem(result, 0), view);
-	output->nviews++;
-	if (view->len != output->offsets[nrows])
-		elog(ERROR, "output column \"%s\" has %zd bytes where %lld were expected",
-			 output->column->name, view->len,
-			 (long long) output->offsets[nrows]);
-	output->values = view->buf;
+	output->nulls = NULL;
+	if (PyTuple_GetItem(result, 2) != Py_None)
+		output->nulls = take_exact_view(output, result, 2, nrows);
+	nvalues = take_values(output, result, output->column->array ? -1 : nrows);
+	if (output->column->array)
+		take_dimensions(output, result, nrows, nvalues);
 }
 
 /* A varlena of one value of variable width. */
 static Datum
-bytes_datum(ModelOutput *output, int row)
+bytes_datum(ModelOutput *output, int64 i)
 {
-	int64		start = output->offsets[row];
-	int64		length = output->offsets[row + 1] - start;
+	int64		start = output->offsets[i];
+	int64		length = output->offsets[i + 1] - start;
 	const char *data = output->values + start;
 
 	if (length > MaxAllocSize - VARHDRSZ)
@@ -439,31 +619,84 @@ bytes_datum(ModelOutput *output, int row)
 	return PointerGetDatum(cstring_to_text_with_len(data, length));
 }
 
-/* The Datum of the natural type at a row. */
+/* The Datum of a value, or of an element of an array. */
 static Datum
-natural_datum(ModelOutput *output, int row)
+value_datum(ModelOutput *output, int64 i)
 {
 	const char *values = output->values;
 
 	switch (output->column->kind)
 	{
 		case '?':
-			return BoolGetDatum(((const uint8 *) values)[row] != 0);
+			return BoolGetDatum(((const uint8 *) values)[i] != 0);
 		case 'h':
-			return Int16GetDatum(((const int16 *) values)[row]);
+			return Int16GetDatum(((const int16 *) values)[i]);
 		case 'i':
-			return Int32GetDatum(((const int32 *) values)[row]);
+			return Int32GetDatum(((const int32 *) values)[i]);
 		case 'q':
-			return Int64GetDatum(((const int64 *) values)[row]);
+			return Int64GetDatum(((const int64 *) values)[i]);
 		case 'Q':
-			return uint64_to_numeric(((const uint64 *) values)[row]);
+			return uint64_to_numeric(((const uint64 *) values)[i]);
 		case 'f':
-			return Float4GetDatum(((const float4 *) values)[row]);
+			return Float4GetDatum(((const float4 *) values)[i]);
 		case 'd':
-			return Float8GetDatum(((const float8 *) values)[row]);
+			return Float8GetDatum(((const float8 *) values)[i]);
 		default:
-			return bytes_datum(output, row);
+			return bytes_datum(output, i);
 	}
+}
+
+/* An array of fixed-width elements: a copy of their memory. */
+static ArrayType *
+copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
+		   int *bounds)
+{
+	Size		data = (Size) nelements * output->width;
+	Size		size = ARR_OVERHEAD_NONULLS(output->ndim) + data;
+	ArrayType  *array;
+
+	if (!AllocSizeIsValid(size))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a value of output column \"%s\" is too long",
+						output->column->name),
+				 errdetail("It has %zu bytes.", data)));
+	array = palloc(size);
+	SET_VARSIZE(array, size);
+	array->ndim = output->ndim;
+	array->dataoffset = 0;
+	array->elemtype = model_kind_type(output->column->kind, false);
+	memcpy(ARR_DIMS(array), dimensions, sizeof(int) * output->ndim);
+	memcpy(ARR_LBOUND(array), bounds, sizeof(int) * output->ndim);
+	memcpy(ARR_DATA_PTR(array), output->values + start * output->width, data);
+	return array;
+}
+
+/* The array at a row. */
+static Datum
+array_datum(ModelOutput *output, int row)
+{
+	Oid			type = model_kind_type(output->column->kind, false);
+	int			ndim = output->ndim;
+	int		   *dimensions = (int *) output->dimensions + (Size) row * ndim;
+	int			nelements = ArrayGetNItems(ndim, dimensions);
+	int64		start = output->starts[row];
+	int			bounds[MAXDIM] = {1, 1, 1, 1, 1, 1};
+	Datum	   *elements;
+
+	StaticAssertStmt(MAXDIM == 6, "bounds of all dimensions are set");
+	if (nelements == 0)
+		return PointerGetDatum(construct_empty_array(type));
+	if (output->width > 0 && output->column->kind != 'Q')
+		return PointerGetDatum(copy_array(output, start, nelements,
+										  dimensions, bounds));
+	elements = MemoryContextAllocHuge(CurrentMemoryContext,
+									  sizeof(Datum) * nelements);
+	for (int i = 0; i < nelements; i++)
+		elements[i] = value_datum(output, start + i);
+	return PointerGetDatum(construct_md_array(elements, NULL, ndim, dimensions,
+											  bounds, type, -1, false,
+											  TYPALIGN_INT));
 }
 
 /* The value of an output column at a row, in per-tuple memory. */
@@ -478,7 +711,8 @@ model_output_datum(ModelOutput *output, ModelConversion *conversion, int row,
 	if (*isnull)
 		return (Datum) 0;
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-	value = natural_datum(output, row);
+	value = output->column->array ? array_datum(output, row) :
+		value_datum(output, row);
 	if (conversion->state)
 		value = run_cast(conversion->state, conversion->slot, value,
 						 econtext, isnull);

@@ -33,6 +33,7 @@
 #include "nodes/pathnodes.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
+#include "utils/array.h"
 
 /* limits of the settings; the table options' limits are in fdw/options.py */
 #define MODEL_FIRST_BATCH		64	/* rows of a scan's first batch */
@@ -104,10 +105,11 @@ typedef struct ModelColumn
 	bool		input;			/* an input, else an output */
 	bool		optional;		/* an input that may stay unbound */
 	char		kind;			/* how values cross the seam, see columns.c */
+	bool		array;			/* ... as elements of arrays */
 	Oid			typid;			/* the column's own type */
 	int32		typmod;
 	Oid			collation;
-	Oid			natural;		/* the SQL type of the kind */
+	Oid			natural;		/* the SQL type of the kind, or its array */
 } ModelColumn;
 
 typedef struct ModelTable
@@ -139,16 +141,21 @@ extern bool model_is_foreign_table(Oid relid);
 
 /* ---- columns.c: Datums to typed buffers and back ---- */
 
+/* a row's number of dimensions, and each of them */
+#define MODEL_ROW_DIMENSIONS	(1 + MAXDIM)
+
 /* one input column of a batch that is being filled */
 typedef struct ModelInput
 {
 	ModelColumn *column;
-	int			width;			/* bytes a value, 0: variable */
+	int			width;			/* bytes an element, 0: variable */
 	bool		plain;			/* the Datum's low bytes are the value */
 	int			capacity;		/* rows that "values" has room for */
-	char	   *values;			/* the values or, if variable, ... */
+	char	   *values;			/* the values or, if variable or arrays, ... */
 	int64	   *offsets;		/* ... nrows + 1 offsets in the same place */
-	StringInfoData bytes;		/* ... into these */
+	StringInfoData bytes;		/* ... into these: strings, or elements */
+	StringInfoData borders;		/* int64: offsets of the strings in arrays */
+	int32	   *dimensions;		/* MODEL_ROW_DIMENSIONS for each array */
 	ExprState  *convert;		/* column's type to natural, NULL: the same */
 	TupleTableSlot *slot;		/* the value that convert reads */
 } ModelInput;
@@ -158,11 +165,14 @@ typedef struct ModelOutput
 {
 	ModelColumn *column;
 	int			width;
-	Py_buffer	views[3];
+	Py_buffer	views[5];
 	int			nviews;
 	const char *values;
 	const int64 *offsets;		/* NULL: fixed width */
 	const uint8 *nulls;			/* NULL: no value is missing */
+	const int64 *starts;		/* of arrays: the number of the first element */
+	const int32 *dimensions;	/* of arrays: ndim of them for each */
+	int			ndim;
 	bool		plain;			/* the value's bytes are the Datum's low ones */
 } ModelOutput;
 
@@ -183,13 +193,14 @@ typedef struct ModelInputContext
 extern bool model_has_cast(ModelColumn *column);
 extern void model_raise_no_cast(ModelColumn *column) __attribute__((noreturn));
 extern void model_input_error_context(void *arg);
-extern Oid	model_kind_type(char kind);
-extern bool model_kind_plain(char kind);
+extern Oid	model_kind_type(char kind, bool array);
+extern bool model_column_plain(ModelColumn *column);
 extern int	model_kind_width(char kind);
 extern void model_input_init(ModelInput *input, ModelColumn *column,
 							 PlanState *parent);
 extern void model_input_reserve(ModelInput *input, int capacity,
 								MemoryContext context);
+extern PyObject *model_input_view(ModelInput *input, int nrows);
 extern void model_input_append(ModelInput *input, int row, Datum value,
 							   ExprContext *econtext, const char *table);
 extern void model_conversion_init(ModelConversion *conversion,
@@ -259,7 +270,7 @@ typedef struct ModelStream
 	int			depth;			/* allowed in flight, grows to the maximum */
 	int			target;			/* rows of the next batch, grows */
 	int			nrows;			/* rows in the buffers */
-	Size		bytes;			/* variable-width bytes in the buffers */
+	Size		bytes;			/* of strings and arrays in the buffers */
 	Size		reserved;		/* memory of the batch before its first row */
 	ModelBatch *current;		/* the batch whose rows are being returned */
 	bool		exhausted;		/* no further rows to send */

@@ -236,6 +236,32 @@ count_traffic(ModelStream *stream)
 	model_python_release(result);
 }
 
+/* Make the list of the kinds of the inputs, then of the outputs. */
+static PyObject *
+make_kinds(void *arg)
+{
+	ModelStream *stream = arg;
+	int			n = stream->ninputs + stream->noutputs;
+	PyObject   *list = PyList_New(n);
+
+	for (int i = 0; list && i < n; i++)
+	{
+		ModelColumn *column = i < stream->ninputs ?
+			stream->inputs[i].column :
+			stream->outputs[i - stream->ninputs];
+		char		kind[] = {'[', column->kind};
+		PyObject   *text;
+
+		text = PyUnicode_FromStringAndSize(kind + !column->array,
+										   1 + column->array);
+		if (text == NULL)
+			Py_CLEAR(list);
+		else
+			PyList_SetItem(list, i, text);
+	}
+	return list;
+}
+
 /* Open the session: the model is looked up and compared with the table. */
 static void
 open_session(ModelStream *stream)
@@ -246,31 +272,15 @@ open_session(ModelStream *stream)
 	if (stream->session)
 		return;
 	dict = model_python_json(model_table_json(table->relid, table->userid));
-	stream->ticket = model_python_call(HOST_OPEN, "(NO&O&)", dict,
+	stream->ticket = model_python_call(HOST_OPEN, "(NO&O&O&)", dict,
 									   make_input_attnums, stream,
-									   make_output_attnums, stream);
+									   make_output_attnums, stream,
+									   make_kinds, stream);
 	stream->session = model_python_finish(stream->ticket);
 	model_python_release(stream->ticket);
 	stream->ticket = NULL;
 	if (stream->measure)
 		stream->start = read_server_times(stream);
-}
-
-/* Make Python's view of one input column. */
-static PyObject *
-make_input_view(ModelInput *input, int nrows)
-{
-	Py_ssize_t	width = input->width > 0 ? input->width : sizeof(int64);
-	Py_ssize_t	length = width * (input->width > 0 ? nrows : nrows + 1);
-	PyObject   *values = PyMemoryView_FromMemory(input->values, length,
-												 PyBUF_READ);
-
-	if (input->width > 0)
-		return values;
-	return Py_BuildValue("(NN)", values,
-						 PyMemoryView_FromMemory(input->bytes.data,
-												 input->bytes.len,
-												 PyBUF_READ));
 }
 
 /* Make the list of the columns that a batch sends. */
@@ -282,7 +292,8 @@ make_columns(void *arg)
 
 	for (int i = 0; list && i < stream->ninputs; i++)
 	{
-		PyObject   *view = make_input_view(&stream->inputs[i], stream->nrows);
+		PyObject   *view = model_input_view(&stream->inputs[i],
+											stream->nrows);
 
 		if (view == NULL)
 			Py_CLEAR(list);
@@ -405,7 +416,7 @@ finish(ModelStream *stream, ModelBatch *batch)
 						   batch->nrows);
 		output->plain = output->nulls == NULL &&
 			stream->conversions[i].state == NULL &&
-			model_kind_plain(output->column->kind);
+			model_column_plain(output->column);
 	}
 	count_time(stream, COUNT_DECODE_TIME, &start);
 }
@@ -487,6 +498,7 @@ model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 	for (int i = 0; i < stream->ninputs; i++)
 	{
 		ModelInput *input = &stream->inputs[i];
+		int			length = input->bytes.len;
 
 		if (input->plain)
 		{
@@ -495,8 +507,7 @@ model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 		}
 		model_input_append(input, row, values[i], econtext,
 						   stream->table->name);
-		if (input->width == 0)
-			stream->bytes += input->offsets[row + 1] - input->offsets[row];
+		stream->bytes += input->bytes.len - length;
 	}
 	return stream->nrows++;
 }

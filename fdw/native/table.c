@@ -177,18 +177,23 @@ void
 model_check_equality(ModelColumn *column, const char *table)
 {
 	Oid			base = getBaseType(column->typid);
-	const char *type = format_type_be(base);
+	Oid			element = get_element_type(base);
+	const char *type;
 
 	if (!column->input)
 		return;
+	if (OidIsValid(element))
+		base = getBaseType(element);
+	type = format_type_be(base);
 	if (base == BPCHAROID || strcmp(type, "citext") == 0 ||
 		pg_str_endswith(type, ".citext"))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have type %s",
-						column->name, table, type),
+						column->name, table,
+						format_type_be(getBaseType(column->typid))),
 				 errdetail("Its equality ignores differences that the model would see."),
-				 errhint("Use type text.")));
+				 errhint("Use type %s.", OidIsValid(element) ? "text[]" : "text")));
 	if (OidIsValid(column->collation) &&
 		!get_collation_isdeterministic(column->collation))
 		ereport(ERROR,
@@ -203,11 +208,13 @@ void
 model_read_column(ModelColumn *column, TupleDesc desc, PyObject *entry)
 {
 	Form_pg_attribute att;
+	char	   *kind = model_python_string(PyTuple_GetItem(entry, 2));
 
 	column->attnum = PyLong_AsLong(PyTuple_GetItem(entry, 0));
 	column->input =
 		*model_python_string(PyTuple_GetItem(entry, 1)) == 'i';
-	column->kind = *model_python_string(PyTuple_GetItem(entry, 2));
+	column->array = *kind == '[';
+	column->kind = kind[column->array];
 	column->optional = PyObject_IsTrue(PyTuple_GetItem(entry, 3));
 	if (column->attnum < 1 || column->attnum > desc->natts)
 		elog(ERROR, "column %d of a model table is not known",
@@ -217,7 +224,7 @@ model_read_column(ModelColumn *column, TupleDesc desc, PyObject *entry)
 	column->typid = att->atttypid;
 	column->typmod = att->atttypmod;
 	column->collation = att->attcollation;
-	column->natural = model_kind_type(column->kind);
+	column->natural = model_kind_type(column->kind, column->array);
 }
 
 /* Fill the table from Python's description. */

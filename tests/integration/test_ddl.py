@@ -246,7 +246,12 @@ def test_wrong_table(session: Connection, sql: str, expected: Report) -> None:
         table("x date", "y point", "z char(3)", "v float8", element("w", 1)),
         # [-1] is one value a row, or a row of any length
         table("a float8 OPTIONS (input 'v', index '7', dtype 'FP64', shape '[-1]')"),
-        table("a float8 OPTIONS (input 'v', dtype 'FP64', shape '[-1]')", "b float8 OPTIONS (output 'w', shape '[1]')"),
+        table(
+            "a float8[] OPTIONS (input 'v', dtype 'FP64', shape '[-1]')", "b float8 OPTIONS (output 'w', shape '[1]')"
+        ),
+        # vectors and matrices are arrays
+        table("a real[] OPTIONS (input 'v', dtype 'FP32', shape '[-1,-1]')"),
+        table("a numeric[] OPTIONS (input 'v', dtype 'FP32', shape '[-1,2,2]')"),
         # any type with a cast
         table("x numeric(9,2) OPTIONS (input 'x', dtype 'FP64', shape '[-1,1]')"),
         table("y jsonb OPTIONS (output 'y', dtype 'BYTES', shape '[-1,1]')"),

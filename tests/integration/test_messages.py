@@ -405,7 +405,7 @@ WRONG_COLUMNS = {
         ),
     ),
     "dtype and shape": (
-        {"y": "float8 OPTIONS (output 'y', dtype 'INT64', shape '[-1,2]')"},
+        {"y": "bigint[] OPTIONS (output 'y', dtype 'INT64', shape '[-1,2]')"},
         Report(
             "HV004",
             'column "y" of foreign table "t" does not match model "slow"',
@@ -646,6 +646,109 @@ def test_null_is_no_error(session: Connection, column: str, query: str) -> None:
     types = {"in_int8": "smallint", "in_uint64": "numeric", "in_fp32": "float8", "in_bytes": "text", "in_bool": "bool"}
     found = execute(session, echo_queries(column, f"NULL::{types[column]}")[query])
     assert found == ([(None,)] if query == "left join" else [])
+
+
+# ---- arrays ----
+
+ARRAYS = {
+    "scan": "SELECT o FROM arrays WHERE i = {}",
+    "join": "SELECT o FROM generate_series(1, 3) n JOIN arrays ON i = {}",
+    "left join": "SELECT o FROM generate_series(1, 3) n LEFT JOIN arrays ON i = {}",
+}
+every_array_query = pytest.mark.parametrize("query", ARRAYS)
+
+
+def add_arrays(session: Connection, tensor: str, type_: str) -> None:
+    columns = f"i {type_} OPTIONS (input 'in_{tensor}'), o {type_} OPTIONS (output 'out_{tensor}')"
+    execute(session, f"CREATE FOREIGN TABLE arrays ({columns}) SERVER triton OPTIONS (model 'tensors')")
+
+
+@every_array_query
+@pytest.mark.parametrize("type_", ["real[]", "double precision[]", "numeric[]"])
+def test_array_of_the_wrong_length(session: Connection, type_: str, query: str) -> None:
+    add_arrays(session, "fp32_triple", type_)
+    assert failure(session, ARRAYS[query].format(f"'{{1,2}}'::{type_}")) == Report(
+        "2202E",
+        'array does not fit input column "i"',
+        'The array has shape [2]; tensor "in_fp32_triple" takes [3].',
+    )
+
+
+@every_array_query
+def test_array_of_the_wrong_dimensions(session: Connection, query: str) -> None:
+    add_arrays(session, "int32_cube", "integer[]")
+    assert failure(session, ARRAYS[query].format("'{{1,2},{3,4}}'")) == Report(
+        "2202E",
+        'array does not fit input column "i"',
+        'The array has shape [2,2]; tensor "in_int32_cube" takes [2,-1,3].',
+    )
+
+
+@every_array_query
+@pytest.mark.parametrize(
+    ("tensor", "type_"),
+    [("fp32_vector", "real[]"), ("bytes_vector", "text[]"), ("uint64_vector", "numeric[]"), ("fp32_vector", "int[]")],
+)
+def test_null_element(session: Connection, tensor: str, type_: str, query: str) -> None:
+    add_arrays(session, tensor, type_)
+    assert failure(session, ARRAYS[query].format(f"'{{1,NULL,3}}'::{type_}")) == Report(
+        "22004",
+        'array for input column "i" contains a NULL element',
+        None,
+        "Replace it, for instance with array_replace().",
+    )
+
+
+@every_array_query
+@pytest.mark.parametrize(
+    ("tensor", "type_", "value", "limits"),
+    [
+        ("int8_vector", "smallint[]", "{1,128}", "INT8 takes -128 to 127."),
+        ("uint32_matrix", "bigint[]", "{{1},{-1}}", "UINT32 takes 0 to 4294967295."),
+        ("uint64_triple", "numeric[]", "{1,2,-3}", "UINT64 takes 0 to 18446744073709551615."),
+        ("fp16_vector", "real[]", "{1,70000}", "FP16 takes -65504 to 65504."),
+        ("bf16_vector", "float8[]", "{1,1e39}", "BF16 takes -3.3895314e+38 to 3.3895314e+38."),
+    ],
+)
+def test_element_out_of_range(
+    session: Connection, tensor: str, type_: str, value: str, limits: str, query: str
+) -> None:
+    add_arrays(session, tensor, type_)
+    assert failure(session, ARRAYS[query].format(f"'{value}'::{type_}")) == Report(
+        "22003", 'value out of range for input column "i"', limits
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "type_", "value", "report"),
+    [
+        (
+            "fp32_vector",
+            "real",
+            "1",
+            Report(
+                "HV004",
+                'input column "i" cannot have type real',
+                "Type real has no assignment cast to type real[].",
+                "Use type real[].",
+            ),
+        ),
+        (
+            "fp32_scalar",
+            "date",
+            "2020-01-01",
+            Report(
+                "HV004",
+                'input column "i" cannot have type date',
+                "Type date has no assignment cast to type double precision.",
+                "Use type double precision.",
+            ),
+        ),
+    ],
+)
+def test_type_that_does_not_fit(session: Connection, tensor: str, type_: str, value: str, report: Report) -> None:
+    add_arrays(session, tensor, type_)
+    assert failure(session, f"SELECT o FROM arrays WHERE i = '{value}'") == report
 
 
 # ---- unbound inputs ----

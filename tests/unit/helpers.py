@@ -72,7 +72,7 @@ def score(description: dict[str, Any], values: list[float], wanted: list[int] | 
 
 def strings(column: Any) -> list[bytes]:
     """Cut an 's' or 'b' result column into its values."""
-    data, offsets, nulls = column
+    data, offsets, nulls = column[:3]
     assert nulls is None
     return [bytes(data[start:end]) for start, end in zip(offsets, offsets[1:])]
 

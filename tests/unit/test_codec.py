@@ -50,7 +50,7 @@ def encode(dtype: str, *columns: list[Any]) -> bytes:
         packed = codec.encode(wanted, rows, [text_column(values) for values in columns])
     else:
         packed = codec.encode(wanted, rows, [column(wanted.kinds[0], values) for values in columns])
-    return packed.rows(0, rows)
+    return packed.rows(slice(0, rows))
 
 
 def decode(wanted: Fetch, rows: int, raw: bytes | None, items: Any = None, **changes: Any) -> list[Any]:
@@ -61,7 +61,7 @@ def decode(wanted: Fetch, rows: int, raw: bytes | None, items: Any = None, **cha
 
 
 def values_of(result: Any) -> list[Any]:
-    values, offsets, nulls = result
+    values, offsets, nulls = result[:3]
     assert nulls is None
     if offsets is None:
         return list(values.tolist())
@@ -212,20 +212,20 @@ def test_columns_become_the_elements_of_a_row() -> None:
 
 def test_rows_are_cut_for_requests() -> None:
     packed = codec.encode(feed("INT32", 2), 3, [column("i", [1, 2, 3]), column("i", [4, 5, 6])])
-    assert np.frombuffer(packed.rows(1, 3), "i4").tolist() == [2, 5, 3, 6]
+    assert np.frombuffer(packed.rows(slice(1, 3)), "i4").tolist() == [2, 5, 3, 6]
     strings = codec.encode(feed("BYTES"), 3, [text_column([b"a", b"", b"ccc"])])
-    assert strings.rows(1, 3) == b"\0\0\0\0" + b"\3\0\0\0ccc"
+    assert strings.rows(slice(1, 3)) == b"\0\0\0\0" + b"\3\0\0\0ccc"
 
 
 def test_offsets_need_not_begin_at_zero() -> None:
     offsets = np.array([2, 3, 5], np.int64).tobytes()
-    assert codec.encode(feed("BYTES"), 2, [(offsets, b"xxabb")]).rows(0, 2) == b"\1\0\0\0a\2\0\0\0bb"
+    assert codec.encode(feed("BYTES"), 2, [(offsets, b"xxabb")]).rows(slice(0, 2)) == b"\1\0\0\0a\2\0\0\0bb"
 
 
 def test_the_feed_says_which_columns_are_its_own() -> None:
     wanted = Feed("t", "INT32", ("i", "i"), (2,), (2, 0), ("b", "a"))
     columns = [column("i", [1]), column("d", [9.0]), column("i", [3])]
-    assert np.frombuffer(codec.encode(wanted, 1, columns).rows(0, 1), "i4").tolist() == [3, 1]
+    assert np.frombuffer(codec.encode(wanted, 1, columns).rows(slice(0, 1)), "i4").tolist() == [3, 1]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), min_size=1))
@@ -235,6 +235,148 @@ def test_strings_there_and_back(rows: list[tuple[bytes, str]]) -> None:
     assert raw == b"".join(struct.pack("<I", len(value)) + value for pair in zip(first, second) for value in pair)
     results = decode(fetch("BYTES", width=2, picks=2, kind="b"), len(rows), raw)
     assert [values_of(result) for result in results] == [first, second]
+
+
+# ------------------------------------------------------------ arrays
+
+
+def array_feed(dtype: str, row_shape: tuple[int, ...], kind: str | None = None) -> Feed:
+    return Feed("t", dtype, (kind or "[" + kind_of(dtype, "i"),), row_shape, (0,), ("v",))
+
+
+def array_column(kind: str, arrays: list[Any]) -> tuple[Any, memoryview, memoryview]:
+    """Lay arrays (numpy arrays, or lists of bytes) out as the C library does."""
+    shapes = [(len(array),) if kind in "sb" else np.shape(array) for array in arrays]
+    shapes = [() if 0 in shape else shape for shape in shapes]
+    starts = np.cumsum([0] + [math.prod(shape) if shape else 0 for shape in shapes]).astype(np.int64)
+    dimensions = np.array([[len(shape), *shape, *[0] * (6 - len(shape))] for shape in shapes], np.int32)
+    if kind in "sb":
+        elements: Any = text_column([element for array in arrays for element in array])
+    else:
+        elements = column(kind, [element for array in arrays for element in np.ravel(array).tolist()])
+    return elements, memoryview(starts.tobytes()), memoryview(dimensions.tobytes())
+
+
+def encode_arrays(wanted: Feed, arrays: list[Any]) -> codec.EncodedTensor:
+    return codec.encode(wanted, len(arrays), [array_column(wanted.kinds[0][1:], arrays)])
+
+
+def test_arrays_of_one_shape_are_sent_as_they_are() -> None:
+    packed = encode_arrays(array_feed("FP32", (-1,), "[f"), [[1, -0.0, math.nan], [4, 5, 6]])
+    assert codec.group_rows([packed]) is None
+    assert packed.row_shape(slice(0, 2)) == (3,)
+    assert packed.rows(slice(0, 2)) == np.array([1, -0.0, math.nan, 4, 5, 6], "f4").tobytes()
+    assert packed.rows(slice(1, 2)) == np.array([4, 5, 6], "f4").tobytes()
+
+
+def test_arrays_of_different_shapes_are_grouped() -> None:
+    rows = [[[1, 2]], [[3], [4]], [], [[5, 6]], [[7], [8]], [[9, 10, 11]]]
+    matrices = encode_arrays(array_feed("INT32", (-1, -1)), rows)
+    scalars = codec.encode(feed("INT64"), 6, [column("q", list(range(6)))])
+    groups = codec.group_rows([scalars, matrices])
+    assert groups is not None
+    assert [group.tolist() for group in groups] == [[2], [0, 3], [5], [1, 4]]
+    assert [matrices.row_shape(group) for group in groups] == [(0, 0), (1, 2), (1, 3), (2, 1)]
+    assert np.frombuffer(matrices.rows(groups[1]), "i4").tolist() == [1, 2, 5, 6]
+    assert np.frombuffer(matrices.rows(groups[3]), "i4").tolist() == [3, 4, 7, 8]
+    assert np.frombuffer(scalars.rows(groups[3]), "i8").tolist() == [1, 4]
+    assert matrices.rows(groups[0]) == b""
+
+
+def test_rows_are_alike_only_if_all_tensors_are() -> None:
+    first = encode_arrays(array_feed("INT32", (-1,)), [[1], [1], [1, 2], [1]])
+    second = encode_arrays(array_feed("BYTES", (-1,)), [[b"a"], [b"b", b""], [b"c"], [b"d"]])
+    groups = codec.group_rows([first, second])
+    assert groups is not None
+    assert [group.tolist() for group in groups] == [[0, 3], [1], [2]]
+    assert second.rows(groups[0]) == b"\1\0\0\0a\1\0\0\0d"
+    assert second.rows(slice(1, 3)) == b"\1\0\0\0b\0\0\0\0\1\0\0\0c"
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "value", "shape"),
+    [
+        ((3,), [1, 2], "[2]"),
+        ((3,), [], "[]"),
+        ((-1,), [[1], [2]], "[2,1]"),
+        ((-1, 2), [1, 2], "[2]"),
+        ((-1, 2), [[1, 2, 3]], "[1,3]"),
+        ((2, -1, 3), [[[1, 2, 3]]], "[1,1,3]"),
+    ],
+)
+def test_an_array_of_the_wrong_shape_names_its_column(row_shape: tuple[int, ...], value: Any, shape: str) -> None:
+    expected = str(list(row_shape)).replace(" ", "")
+    detail = f'The array has shape {shape}; tensor "t" takes {expected}.'
+    with fails("2202E", 'array does not fit input column "v"', detail):
+        encode_arrays(array_feed("INT32", row_shape), [value])
+
+
+def test_an_empty_array_has_no_variable_dimension_but_the_fixed_ones() -> None:
+    assert encode_arrays(array_feed("INT32", (-1, 3)), [[]]).row_shape(slice(0, 1)) == (0, 3)
+
+
+def test_an_element_out_of_range_names_its_column() -> None:
+    with fails("22003", 'value out of range for input column "v"', "INT8 takes -128 to 127."):
+        encode_arrays(array_feed("INT8", (-1,)), [[1, 2], [128]])
+    with fails("22003", 'value out of range for input column "v"', "FP16 takes -65504 to 65504."):
+        encode_arrays(array_feed("FP16", (-1,)), [[1e6]])
+
+
+def array_fetch(dtype: str, row_shape: tuple[int, ...], kind: str | None = None) -> Fetch:
+    return Fetch("t", dtype, row_shape, (Pick(0, 0, kind or "[" + kind_of(dtype, "o"), "v"),))
+
+
+def arrays_of(result: codec.OutputColumn) -> list[Any]:
+    """Show a column of arrays as nested lists."""
+    assert result.starts is not None
+    assert result.dimensions is not None
+    assert (result.starts.dtype, result.dimensions.dtype) == (np.int64, np.int32)
+    elements = values_of(result)
+    shapes = [tuple(shape) for shape in result.dimensions.tolist()]
+    return [
+        np.reshape(np.array(elements[start : start + math.prod(shape)], object), shape).tolist()
+        for start, shape in zip(result.starts.tolist(), shapes)
+    ]
+
+
+def test_whole_outputs() -> None:
+    values = np.arange(12, dtype="f4").reshape(2, 2, 3)
+    (result,) = decode(array_fetch("FP32", (-1, 3)), 2, values.tobytes(), shape=(2, 2, 3))
+    assert arrays_of(result) == values.tolist()
+    assert not result.values.flags.owndata, "nothing is copied"
+    (texts,) = decode(array_fetch("BYTES", (2,)), 2, None, [b"a", b"", b"c", b"dd"])
+    assert arrays_of(texts) == [[b"a", b""], [b"c", b"dd"]]
+    (empty,) = decode(array_fetch("INT64", (-1,)), 3, b"", shape=(3, 0))
+    assert arrays_of(empty) == [[], [], []]
+
+
+def test_an_array_of_a_scalar_tensor_may_come_without_its_dimension() -> None:
+    (result,) = decode(array_fetch("INT32", (1,)), 2, np.array([5, 6], "i4").tobytes(), shape=(2,))
+    assert arrays_of(result) == [[5], [6]]
+
+
+def test_arrays_and_elements_of_one_output() -> None:
+    picks = (Pick(0, 0, "[f", "v"), Pick(1, 1, "f", "second"))
+    whole, second = decode(Fetch("t", "FP32", (2,), picks), 2, np.array([1, 2, 3, 4], "f4").tobytes())
+    assert (arrays_of(whole), values_of(second)) == ([[1, 2], [3, 4]], [2, 4])
+
+
+def test_pieces_of_different_shapes_are_put_in_order() -> None:
+    order = np.array([2, 0, 1])
+    numbers = [
+        decode(array_fetch("INT64", (-1,)), 2, np.array([1, 2, 3, 4], "i8").tobytes(), shape=(2, 2))[0],
+        decode(array_fetch("INT64", (-1,)), 1, np.array([5], "i8").tobytes(), shape=(1, 1))[0],
+    ]
+    assert arrays_of(codec.join_columns(numbers, order)) == [[3, 4], [5], [1, 2]]
+    texts = [
+        decode(array_fetch("BYTES", (-1,)), 2, None, [b"a", b"b", b"", b"d"], shape=(2, 2))[0],
+        decode(array_fetch("BYTES", (-1,)), 1, None, [b"eee"], shape=(1, 1))[0],
+    ]
+    assert arrays_of(codec.join_columns(texts, order)) == [[b"", b"d"], [b"eee"], [b"a", b"b"]]
+    scalars = [decode(fetch("BYTES"), 2, None, [b"a", b""])[0], decode(fetch("BYTES"), 1, None, [b"ccc"])[0]]
+    assert values_of(codec.join_columns(scalars, order)) == [b"", b"ccc", b"a"]
+    floats = [codec.OutputColumn(np.array([1.0, 2.0])), codec.OutputColumn(np.array([3.0]))]
+    assert values_of(codec.join_columns(floats, order)) == [2, 3, 1]
 
 
 # ------------------------------------------------------------ replies
@@ -327,7 +469,7 @@ def test_text_that_is_none(values: list[bytes], problem: str) -> None:
 
 
 def test_pieces_are_joined_in_order() -> None:
-    joined = codec.join_columns([(np.array([1.0]), None, None), (np.array([2.0, 3.0]), None, None)])
+    joined = codec.join_columns([codec.OutputColumn(np.array([1.0])), codec.OutputColumn(np.array([2.0, 3.0]))])
     assert values_of(joined) == [1, 2, 3]
     pieces = [decode(fetch("BYTES"), 1, b"\1\0\0\0a")[0], decode(fetch("BYTES"), 2, b"\0\0\0\0\2\0\0\0bc")[0]]
     assert values_of(codec.join_columns(pieces)) == [b"a", b"", b"bc"]
@@ -340,7 +482,7 @@ def test_packing_ten_float_columns_is_fast() -> None:
     best_s = math.inf
     for _ in range(200):
         began_s = time.perf_counter()
-        codec.encode(wanted, rows, columns).rows(0, rows)
+        codec.encode(wanted, rows, columns).rows(slice(0, rows))
         best_s = min(best_s, time.perf_counter() - began_s)
     # Some 35 us on an idle machine; the bound leaves room for a busy one.
     assert best_s < 0.001

@@ -106,6 +106,36 @@ def test_a_model_without_batch_dimension_gets_one_request_per_row() -> None:
         assert server.most_running <= 4
 
 
+def arrays(*rows: list[int]) -> tuple[bytes, bytes, bytes]:
+    """Lay vectors of bigint out as the C library does."""
+    dimensions = np.array([[1, len(row), 0, 0, 0, 0, 0] if row else [0] * 7 for row in rows], "i4")
+    starts = np.cumsum([0] + [len(row) for row in rows])
+    return np.concatenate(rows).astype("i8").tobytes(), starts.astype("i8").tobytes(), dimensions.tobytes()
+
+
+def test_rows_of_different_lengths_are_sent_apart_and_put_back_in_order() -> None:
+    model = FakeModel(
+        (("v", "INT64", (-1, -1)),),
+        (("double", "INT64", (-1, -1)), ("sum", "INT64", (-1, 1))),
+        lambda inputs: {"double": 2 * inputs["v"], "sum": inputs["v"].sum(axis=1, keepdims=True)},
+        max_batch_size=2,
+    )
+    with FakeServer(Behaviour(delay_s=0.02), {"m": model}) as server:
+        columns = [("v", "bigint[]", {}), ("double", "bigint[]", {}), ("sum", "bigint", {})]
+        description = table(*columns, url=server.url, model="m", max_in_flight="2")
+        assert [column[2] for column in finish(host.describe(description))[0]] == ["[q", "[q", "q"]
+        session = finish(host.open(description, [1], [2, 3], ["[q", "[q", "q"]))
+        rows = [[1], [2, 3], [], [4], [5, 6, 7], [8], [9, 10]]
+        double, total = finish(host.submit(session, 7, [arrays(*rows)]))
+        starts, sizes = double.starts.tolist(), double.dimensions[:, 0].tolist()
+        found = [double.values[start : start + size].tolist() for start, size in zip(starts, sizes)]
+        assert found == [[2 * value for value in row] for row in rows]
+        assert total[0].tolist() == [sum(row) for row in rows]
+        sent = sorted(tuple(request.inputs[0].shape) for request in server.requests)
+        assert sent == [(1, 0), (1, 1), (1, 3), (2, 1), (2, 2)]
+        assert server.most_running == 2
+
+
 def test_batches_are_in_flight_together() -> None:
     with FakeServer("slow") as server:
         session = finish(host.open(fake_table(server.url), [1], [2]))

@@ -96,14 +96,29 @@ def test_limit_to_and_except() -> None:
         assert names("except", "b") == ["a", "c"]
 
 
+def test_tensors_that_are_arrays() -> None:
+    model = FakeModel(
+        (("x", "FP32", (-1, -1)), ("words", "BYTES", (-1, 2, 2))), (("y", "FP32", (-1, 2, -1)),), lambda inputs: inputs
+    )
+    with FakeServer(models={"m": model}) as server:
+        (statement,), _ = run(server)
+        assert (
+            """(
+\t"x" double precision[] OPTIONS (input 'x', dtype 'FP32', shape '[-1,-1]'),
+\t"words" text[] OPTIONS (input 'words', dtype 'BYTES', shape '[-1,2,2]'),
+\t"y" real[] OPTIONS (output 'y', dtype 'FP32', shape '[-1,2,-1]')
+)"""
+            in statement
+        )
+
+
 def test_models_that_are_skipped_say_why() -> None:
     models = {
         "fine": FAKE,
         "broken": replace(FAKE, ready=False),
         "stream": replace(FAKE, decoupled=True),
         "seq": replace(FAKE, sequence=True),
-        "matrix": replace(FAKE, inputs=(("x", "FP32", (-1, 2, 2)),)),
-        "text": replace(FAKE, outputs=(("y", "FP32", (-1, -1)),)),
+        "deep": replace(FAKE, inputs=(("x", "FP32", (-1, 1, 1, 1, 1, 1, 1, 2)),)),
     }
     with FakeServer(models=models) as server:
         ddl, notices = run(server)
@@ -111,20 +126,15 @@ def test_models_that_are_skipped_say_why() -> None:
         assert notices == [
             ('skipped model "broken": it is not ready: no weights', None),
             (
-                'skipped model "matrix": input tensor "x" of model "matrix" has shape [2,2] per row, '
-                "and arrays are not supported yet",
+                'skipped model "deep": input tensor "x" of model "deep" has shape [1,1,1,1,1,1,2] per row, '
+                "and an array has at most 6 dimensions",
                 None,
             ),
             ('skipped model "seq": model "seq" is a sequence model, which is not supported', None),
             ('skipped model "stream": model "stream" is decoupled, which is not supported', None),
-            (
-                'skipped model "text": output tensor "y" of model "text" has shape [-1] per row, '
-                "and arrays are not supported yet",
-                None,
-            ),
         ]
-        assert run(server, "except", ("broken", "matrix", "seq", "stream", "text"))[1] == []
-        for name in ("stream", "seq", "matrix"):
+        assert run(server, "except", ("broken", "deep", "seq", "stream"))[1] == []
+        for name in ("stream", "seq", "deep"):
             with pytest.raises(errors.Unsupported):
                 run(server, "limit to", (name,))
         with fails(

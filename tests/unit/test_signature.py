@@ -17,7 +17,12 @@ MODEL = Model(
         TensorSpec("both", "INT64", (-1,)),
         TensorSpec("maybe", "BYTES", (-1, 1), optional=True),
     ),
-    outputs=(TensorSpec("both", "INT64", (-1,)), TensorSpec("p", "FP32", (-1, 2)), TensorSpec("m", "FP32", (-1, 2, 2))),
+    outputs=(
+        TensorSpec("both", "INT64", (-1,)),
+        TensorSpec("p", "FP32", (-1, 2)),
+        TensorSpec("m", "FP32", (-1, 2, 2)),
+        TensorSpec("deep", "FP32", (-1, 1, 1, 1, 1, 1, 1, 2)),
+    ),
     batched=True,
     max_batch_size=8,
 )
@@ -59,6 +64,8 @@ def plan(*columns: ColumnText, bound: list[int] | None = None, wanted: list[int]
 def test_natural_types(dtype: str, input_type: str, output_type: str) -> None:
     assert signature.sql_type(dtype, "i") == input_type
     assert signature.sql_type(dtype, "o") == output_type
+    assert signature.sql_type(dtype, "i", array=True) == f"{input_type.removesuffix('(20)')}[]"
+    assert signature.sql_type(dtype, "o", array=True) == f"{output_type.removesuffix('(20)')}[]"
 
 
 def test_every_dtype_has_a_type() -> None:
@@ -68,6 +75,56 @@ def test_every_dtype_has_a_type() -> None:
 def test_bytes_of_a_bytea_column() -> None:
     assert signature.kind_of("BYTES", "i", "bytea") == "b"
     assert signature.kind_of("BYTES", "o", "text") == "s"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "role", "column_type", "kind"),
+    [
+        ("FP32", "i", "double precision[]", "[d"),
+        ("FP32", "i", "real[]", "[f"),
+        ("FP64", "i", "real[]", "[f"),
+        ("FP32", "i", "numeric[]", "[d"),
+        ("FP32", "i", "vector", "[f"),
+        ("FP64", "i", "vector", "[f"),
+        ("FP32", "o", "real[]", "[f"),
+        ("FP16", "o", "double precision[]", "[d"),
+        ("FP32", "o", "vector", "[f"),
+        ("FP64", "o", "real[]", "[d"),
+        ("BYTES", "i", "bytea[]", "[b"),
+        ("BYTES", "o", "text[]", "[s"),
+        ("UINT64", "o", "numeric[]", "[Q"),
+        ("BOOL", "i", "boolean[]", "[?"),
+    ],
+)
+def test_arrays_of_floats_cross_as_the_column_has_them(dtype: str, role: str, column_type: str, kind: str) -> None:
+    assert signature.array_kind_of(dtype, role, column_type) == kind
+
+
+@pytest.mark.parametrize(
+    ("shape", "options_", "column_type", "kind"),
+    [
+        ("[-1,3]", {}, "real[]", "[f"),
+        ("[-1,3]", {}, "vector", "[f"),
+        ("[-1,3]", {"index": "1"}, "real", "d"),
+        ("[-1,-1]", {}, "real[]", "[f"),
+        ("[-1,2,2]", {}, "real[]", "[f"),
+        ("[-1,1]", {}, "real", "d"),
+        ("[-1,1]", {}, "real[]", "[f"),
+        ("[-1]", {}, "real", "d"),
+        ("[-1]", {}, "real[]", "d"),
+        ("[3]", {}, "real[]", "[f"),
+        ("[1]", {}, "real", "d"),
+    ],
+)
+def test_what_is_an_array(shape: str, options_: dict[str, str], column_type: str, kind: str) -> None:
+    """A described table and the model itself say the same."""
+    described = read(("v", column_type, {"input": "v", "dtype": "FP32", "shape": shape, **options_}))
+    dimensions = described.columns[0].options.shape
+    assert dimensions is not None
+    spec = TensorSpec("v", "FP32", dimensions)
+    model = Model("m", "", (spec,), (), signature.is_batched(0, [spec]), 0)
+    assert [slot.kind for slot in signature.describe(described, None)] == [kind]
+    assert [slot.kind for slot in signature.describe(described, model)] == [kind]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +175,7 @@ WRONG: list[tuple[ColumnText, str, str, str, str | None]] = [
         ("zzz", "text", {}),
         "HV005",
         'column "zzz" of foreign table "t" matches no tensor of model "churn"',
-        'The model\'s input tensors are: "v", "n", "both", "maybe"; its output tensors are: "both", "p", "m".',
+        'The model\'s input tensors are: "v", "n", "both", "maybe"; its output tensors are: "both", "p", "m", "deep".',
         'Set column option "input" or "output" to a tensor\'s name.',
     ),
     (
@@ -150,11 +207,12 @@ WRONG: list[tuple[ColumnText, str, str, str, str | None]] = [
         "Valid values are between 1 and 3.",
     ),
     (
-        ("v", "real[]", {}),
+        ("deep", "real[]", {}),
         "0A000",
-        'column "v" of foreign table "t" is tied to a whole array, which is not supported yet',
-        'The input tensor "v" of model "churn" has shape [3] per row.',
-        'Set column option "index" to show one element of a vector.',
+        'column "deep" of foreign table "t" is tied to a tensor that has too many dimensions',
+        'The output tensor "deep" of model "churn" has shape [1,1,1,1,1,1,2] per row; '
+        "an array has at most 6 dimensions.",
+        None,
     ),
     (
         ("m", "real", {"index": "1"}),
@@ -248,3 +306,46 @@ def test_a_vector_of_variable_length_is_as_long_as_the_table_says() -> None:
     model = Model("m", "", (TensorSpec("v", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, 1)),), True, 0)
     made = signature.plan(read(*V), model, [1, 2, 3], [])
     assert made.feeds[0].row_shape == (3,)
+
+
+WHOLE = ("whole", "real[]", {"input": "v"})
+
+
+def test_plan_takes_a_whole_vector_from_an_array() -> None:
+    made = plan(WHOLE, N, BOTH, ("p", "real[]", {}), P2, bound=[3, 1, 2], wanted=[5, 4])
+    assert [(feed.tensor, feed.row_shape, feed.columns, feed.is_array) for feed in made.feeds] == [
+        ("v", (3,), (1,), True),
+        ("n", (1,), (2,), False),
+        ("both", (), (0,), False),
+    ]
+    assert [(pick.position, pick.is_array) for pick in made.fetches[0].picks] == [(0, False), (1, True)]
+
+
+def test_plan_of_an_array_that_is_not_bound() -> None:
+    with fails(
+        "HV00L",
+        'input column "whole" of foreign table "t" is not bound',
+        None,
+        'Give it a value with an equality, such as "WHERE whole = ..." or "JOIN ... ON t.whole = ...".',
+    ):
+        plan(WHOLE, N, BOTH, bound=[2, 3])
+
+
+def test_plan_with_an_array_and_an_element() -> None:
+    with fails(
+        "HV005",
+        'columns "whole" and "v1" of foreign table "t" feed the same input',
+        'Column "whole" is the whole of input tensor "v" of model "churn".',
+        'Correct option "input" or "index" of one of them.',
+    ):
+        plan(V[0], WHOLE, N, BOTH, bound=[1, 2, 3, 4])
+
+
+def test_plan_for_a_host_that_knows_another_kind() -> None:
+    with fails(
+        "HV004",
+        'column "n" of foreign table "t" does not match model "churn"',
+        "It was taken for bigint[], and the model has integer.",
+        "Run the statement again, or import the foreign table again.",
+    ):
+        signature.plan(read(*GOOD), MODEL, [1, 2, 3, 4, 5], [6], ["d", "d", "d", "[q", "q", "f"])
