@@ -11,7 +11,7 @@ DEV = PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m dev
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test lint bench build install clean
+.PHONY: help demo up down psql test peers lint bench build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ psql: ## open a session on the servers of "make up" (ARGS)
 
 test: ## run all tests (ARGS)
 	@$(DEV) test $(ARGS)
+
+peers: ## install MLServer (500 MB), so that "make test" tests it, too
+	@$(DEV) peers
 
 lint: ## check style, types and C warnings
 	@$(DEV) lint

@@ -75,6 +75,14 @@ def run_test(places: Places, arguments: Sequence[str]) -> int:
     return checks.run_tests(places, arguments)
 
 
+def run_peers(places: Places, arguments: Sequence[str]) -> int:
+    """Install other model servers for the tests."""
+    prepare(places)
+    with places.locked():
+        environments.ensure_mlserver(places)
+    return 0
+
+
 def run_lint(places: Places, arguments: Sequence[str]) -> int:
     """Run the linters."""
     prepare(places)
@@ -117,6 +125,7 @@ TARGETS: dict[str, Target] = {
     "down": run_down,
     "psql": run_psql,
     "test": run_test,
+    "peers": run_peers,
     "lint": run_lint,
     "bench": run_bench,
     "install": run_install,

@@ -95,6 +95,20 @@ def ensure(places: Places) -> None:
         arrange_backend(places)
 
 
+def ensure_mlserver(places: Places) -> None:
+    """Make MLServer's environment, which only the tests of another server need."""
+    mlserver = Environment(
+        "installing MLServer",
+        places.mlserver_venv,
+        base_python(),
+        REQUIREMENTS / "requirements-mlserver.txt",
+        places.log / "mlserver-venv.log",
+    )
+    if not mlserver.is_whole():
+        with step(mlserver.label):
+            mlserver.make()
+
+
 def allow_running(bindir: Path) -> None:
     """Mark PostgreSQL's programs as executable, whatever unpacked them."""
     for program in bindir.iterdir():

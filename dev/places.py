@@ -92,6 +92,11 @@ class Places:
         return self.home / "triton"
 
     @property
+    def mlserver_venv(self) -> Path:
+        """Hold MLServer, where "make peers" has installed it."""
+        return self.home / "mlserver"
+
+    @property
     def backends(self) -> Path:
         """Hold Triton's Python backend in the arrangement that the server expects."""
         return self.home / "backends"

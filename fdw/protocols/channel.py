@@ -1,0 +1,174 @@
+"""gRPC channels, unary calls on them, and what became of those: shared by all protocols over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generic, TypeVar
+
+import grpc
+
+from fdw.errors import Failure
+from fdw.options import Endpoint, Server, ServerOptions
+from fdw.protocols.base import Call, says_not_ready
+
+T = TypeVar("T")
+
+KEEPALIVE_TIMEOUT_MS = 20_000
+INITIAL_BACKOFF_MS = 100
+MAX_BACKOFF_MS = 1000
+
+_COMPRESSION = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
+
+
+def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", options.max_message_bytes),
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.keepalive_time_ms", options.keepalive_ms),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # An attempt to connect takes this long at most, in spite of the option's name.
+        ("grpc.min_reconnect_backoff_ms", options.connect_timeout_ms),
+        ("grpc.initial_reconnect_backoff_ms", INITIAL_BACKOFF_MS),
+        ("grpc.max_reconnect_backoff_ms", MAX_BACKOFF_MS),
+        # A new channel is a new connection, not a share in the one that just failed.
+        ("grpc.use_local_subchannel_pool", 1),
+        # Retries are the engine's: gRPC's own give up at 256 KiB and count apart.
+        ("grpc.enable_retries", 0),
+        # A database server has no web proxy, whatever its environment says.
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
+    """Make a channel; it connects when it is first used."""
+    options = server.options
+    arguments = (endpoint.address, _channel_options(options))
+    compression = _COMPRESSION[options.compression]
+    if endpoint.scheme == "grpcs":
+        return grpc.secure_channel(arguments[0], grpc.ssl_channel_credentials(), arguments[1], compression)
+    return grpc.insecure_channel(*arguments, compression)
+
+
+# What gRPC's own texts say became of a connection: (part of the text, whether a connection stood, the fact in a
+# sentence). The first match counts. An UNAVAILABLE that matches none is taken for the server's own.
+_TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
+    ("Connection refused", False, "The connection was refused."),
+    ("DNS resolution failed", False, "The host name could not be resolved."),
+    ("errors resolving", False, "The host name could not be resolved."),
+    # Two timers of gRPC's end at the same time, so that one and the same server gives either text.
+    ("before receiving SETTINGS frame", False, "The server did not answer in time."),
+    ("connect() timed out", False, "The server did not answer in time."),
+    ("handshaker shutdown", False, "The server did not answer in time."),
+    ("Timeout occurred", False, "The server did not answer in time."),
+    ("No route to host", False, "There is no route to the host."),
+    ("Network is unreachable", False, "The network is unreachable."),
+    ("Ssl handshake failed", False, "The TLS handshake failed."),
+    ("SSL_ERROR", False, "The TLS handshake failed."),
+    ("failed to connect to all addresses", False, "No connection could be made."),
+    ("Connection reset", True, "The server reset the connection."),
+    ("Socket closed", True, "The server closed the connection."),
+    ("GOAWAY", True, "The server closed the connection."),
+    ("Broken pipe", True, "The server closed the connection."),
+    ("keepalive", True, "The server stopped answering keepalive probes."),
+    ("ping timeout", True, "The server stopped answering keepalive probes."),
+    ("Endpoint closing", True, "The server closed the connection."),
+    ("Stream removed", True, "The server closed the connection."),
+)
+
+# Triton's statuses for models that are known and cannot run now.
+_NOT_READY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+
+_OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum")
+
+
+def failure_of(code: grpc.StatusCode, text: str) -> Failure:
+    """Tell the transport's failures from the server's own answers of the same status."""
+    if code == grpc.StatusCode.UNAVAILABLE:
+        for needle, connected, cause in _TRANSPORT_FAILURES:
+            if needle in text:
+                return Failure(code.name, text, cause, connected)
+    return Failure(
+        code.name,
+        text,
+        not_ready=code in _NOT_READY_CODES and says_not_ready(text),
+        oversized=any(needle in text for needle in _OVERSIZED),
+    )
+
+
+class GrpcCall(Generic[T]):
+    """A unary call; ``parse`` turns the response message into our own terms."""
+
+    def __init__(
+        self, channel: grpc.Channel, future: Any, parse: Callable[[Any], T], if_unimplemented: T | None
+    ) -> None:
+        self.channel = channel
+        self._future = future
+        self._parse = parse
+        self._if_unimplemented = if_unimplemented
+
+    def done(self) -> bool:
+        """Tell whether the request has ended."""
+        return bool(self._future.done())
+
+    def failure(self) -> Failure | None:
+        """Return how the request failed, in our own terms."""
+        code = self._future.code()
+        if code == grpc.StatusCode.OK:
+            return None
+        if code == grpc.StatusCode.UNIMPLEMENTED and self._if_unimplemented is not None:
+            return None
+        return failure_of(code, self._future.details() or "")
+
+    def value(self) -> T:
+        """Return the answer."""
+        if self._if_unimplemented is not None and self._future.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return self._if_unimplemented
+        return self._parse(self._future.result())
+
+    def cancel(self) -> None:
+        """Cancel the request on the wire."""
+        self._future.cancel()
+
+
+class GrpcClient:
+    """Unary calls to one endpoint.
+
+    Calls hold their channel; gRPC closes a channel when nothing does any more.
+    """
+
+    def __init__(self, server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> None:
+        self._server = server
+        self._endpoint = endpoint
+        self._notify = notify
+        self._channel = _open(server, endpoint)
+        user = server.user
+        token = (("authorization", f"Bearer {user.token}"),) if user.token else ()
+        self._headers = token + user.headers
+
+    def call(
+        self,
+        path: str,
+        message: bytes,
+        read: Callable[[bytes], Any],
+        timeout_ms: int,
+        parse: Callable[[Any], T],
+        if_unimplemented: T | None = None,
+    ) -> GrpcCall[T]:
+        """Send a message to method ``path`` ("/package.Service/Method").
+
+        ``read`` makes a message of the answer's bytes, on another thread; ``parse`` turns it into our own terms when
+        value() asks. ``if_unimplemented`` is the value where the server has no such method; None: that is a failure.
+        """
+        method: Any = self._channel.unary_unary(path, None, read)
+        future = method.future(message, timeout=timeout_ms / 1000, metadata=self._headers)
+        notify = self._notify
+        future.add_done_callback(lambda _: notify())
+        return GrpcCall(self._channel, future, parse, if_unimplemented)
+
+    def renew(self, failed: Call[object]) -> None:
+        """Replace the channel, unless another failed call already did."""
+        if isinstance(failed, GrpcCall) and failed.channel is self._channel:
+            self._channel = _open(self._server, self._endpoint)
