@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, TypeVar
 
-from fdw import errors
+from fdw import errors, tls
 from fdw.options import Server, ServerOptions, TableOptions, UserOptions
 from fdw.protocols import make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
@@ -97,7 +97,6 @@ def attempt(
             effort.answered()
             return call.value()
         _note(replica, call, failure, effort, model)
-        error = errors.from_failure(failure, _asked_of(connection, replica, tried, failure, request, number))
         others = len(tried) < len(connection.replicas)
         wake_s = time.monotonic() + (0.0 if others else backoff.next())
         # While no connection can be made, the time to make one is what counts; another endpoint has its own.
@@ -105,10 +104,11 @@ def attempt(
         limit_s = (
             min(deadline_s, began_s + connection.server.options.connect_timeout_ms / 1000) if connecting else deadline_s
         )
-        if not _repeatable(failure, others) or number == limit or wake_s >= limit_s:
-            raise error
-        if not effort.spend():
-            raise errors.over_budget(error, effort.budget)
+        last = not _repeatable(failure, others) or number == limit or wake_s >= limit_s
+        if last or not effort.spend():
+            failure = yield from _explained(connection.server, replica, failure)
+            error = errors.from_failure(failure, _asked_of(connection, replica, tried, failure, request, number))
+            raise error if last else errors.over_budget(error, effort.budget)
         if not others:
             tried.clear()
         while time.monotonic() < wake_s:
@@ -133,6 +133,14 @@ def _repeatable(failure: errors.Failure, others: bool) -> bool:
     if is_elsewhere(failure):
         return others
     return failure.status == "UNAVAILABLE" or is_overload(failure)
+
+
+def _explained(server: Server, replica: Replica, failure: errors.Failure) -> Steps[errors.Failure]:
+    """Find out why a server closed the connection before it stood, where it did so without a word."""
+    if not failure.mute:
+        return failure
+    found = yield from tls.why_closed(server, replica.endpoint.scheme.endswith("s"), failure.text)
+    return failure if found is None else replace(failure, cause=found[0], hint=found[1], connected=False)
 
 
 def _asked_of(

@@ -148,6 +148,18 @@ class BadOption(ModelFdwError):
     sqlstate = "22023"  # invalid_parameter_value
 
 
+class PermissionDenied(ModelFdwError):
+    """The role lacks a privilege in this database."""
+
+    sqlstate = "42501"  # insufficient_privilege
+
+
+class CertificateFile(ModelFdwError):
+    """A certificate or key file cannot be read or used."""
+
+    sqlstate = "F0000"  # config_file_error
+
+
 class AccessDenied(ModelFdwError):
     """The model server refuses the user mapping's credentials."""
 
@@ -189,9 +201,9 @@ class Failure:
     """How one request ended when it did not end well.
 
     ``status`` is the name of a ``grpc.StatusCode``; ``text`` the message that came with it, which is the server's own
-    unless ``cause`` is set. ``cause`` says that the transport failed and how: a full sentence for the DETAIL.
-    ``connected`` tells whether a connection stood when it failed. ``not_ready`` and ``oversized`` refine statuses that
-    servers use for several things.
+    unless ``cause`` is set. ``cause`` says that the transport failed and how: a full sentence for the DETAIL; ``hint``
+    is then what helps. ``connected`` tells whether a connection stood when it failed; ``mute`` that the server closed
+    it before, without a word. ``not_ready`` and ``oversized`` refine statuses that servers use for several things.
     """
 
     status: str
@@ -200,6 +212,8 @@ class Failure:
     connected: bool = True
     not_ready: bool = False
     oversized: bool = False
+    hint: str | None = None
+    mute: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,7 +279,7 @@ def _unavailable(failure: Failure, request: Request) -> ModelFdwError:
     return ServerUnreachable(
         f'could not reach model server "{request.endpoint}"',
         failure.cause + _attempts(request),
-        f"Check {_option_of_server('url', request)}.",
+        failure.hint or f"Check {_option_of_server('url', request)}.",
     )
 
 
@@ -302,7 +316,7 @@ def _denied(failure: Failure, request: Request) -> ModelFdwError:
     return AccessDenied(
         f"access to {_about(request)} was denied",
         _server_said(failure),
-        'Check options "token" and "headers" of the user mapping.',
+        'Check options "token", "headers" and "sslcert" of the user mapping.',
     )
 
 

@@ -95,13 +95,15 @@ def start(event_fd: int) -> None:
     notifier.use_event_fd(event_fd)
 
 
-def validate(level: str, values: Mapping[str, str]) -> None:
+def validate(level: str, values: Mapping[str, str], may_read_files: bool = False) -> None:
     """Check the options of one level, as a validator must.
 
     ``level`` is 'foreign-data wrapper', 'server', 'user mapping', 'table', 'column' or 'import'. Raises UnknownOption
-    (HV00D) with the closest match as hint, BadOption (22023) with the valid range, or MissingOption (HV00J).
+    (HV00D) with the closest match as hint, BadOption (22023) with the valid range, MissingOption (HV00J), or
+    PermissionDenied (42501) for an option that names a file unless ``may_read_files``: whether the current user has the
+    privileges of pg_read_server_files.
     """
-    options.validate(level, values)
+    options.validate(level, values, may_read_files)
 
 
 def validate_table(table: Mapping[str, Any]) -> tuple[list[int], list[list[ColumnDescription]]]:

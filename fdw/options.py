@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NoReturn, Sequence, cast
 from urllib.parse import urlsplit
 
-from fdw.errors import BadOption, MissingOption, UnknownOption
+from fdw.errors import BadOption, MissingOption, PermissionDenied, UnknownOption
 
 SERVER = "server"
 USER_MAPPING = "user mapping"
@@ -96,6 +96,20 @@ OPTIONS: tuple[Option, ...] = (
         "where the model server listens: grpc://host:port or http://host:port, with TLS grpcs:// or https://, several "
         "of a kind separated by commas; port 8001 for gRPC, 8000 for http and 443 for https unless given",
         required=True,
+    ),
+    Option(
+        "sslrootcert",
+        SERVER,
+        "file",
+        None,
+        "file on the database server with the authorities to trust, PEM; the public ones unless given",
+    ),
+    Option(
+        "tls_server_name",
+        SERVER,
+        "host",
+        None,
+        'host name that the server\'s certificate must have, if it is not the one in "url"',
     ),
     Option(
         "connect_timeout_ms",
@@ -193,6 +207,8 @@ OPTIONS: tuple[Option, ...] = (
         'further headers for every request, "name: value" each, separated by commas or newlines',
         secret=True,
     ),
+    Option("sslcert", USER_MAPPING, "file", None, "file on the database server with the client certificate, PEM"),
+    Option("sslkey", USER_MAPPING, "file", None, 'file with the key of "sslcert", PEM, without a password'),
     Option("model", TABLE, "name", None, "name of the model on the server; the table's own name unless given"),
     Option("version", TABLE, "name", "", "version of the model; the server's choice, usually the latest, unless given"),
     Option(
@@ -408,6 +424,20 @@ def _parse_urls(option: Option, text: str) -> tuple[Endpoint, ...]:
     return endpoints
 
 
+def _parse_file(option: Option, text: str) -> str:
+    if text.startswith("/") and "\0" not in text:
+        return text
+    raise BadOption(
+        f'option "{option.name}" must be an absolute path', None, "The file is read on the database server."
+    )
+
+
+def _parse_host(option: Option, text: str) -> str:
+    if re.fullmatch(r"[0-9A-Za-z_.-]+", text):
+        return text
+    raise BadOption(f'option "{option.name}" names no host')
+
+
 def _parse_token(option: Option, text: str) -> str:
     if re.fullmatch(r"[!-~]+", text):
         return text
@@ -461,6 +491,8 @@ _PARSERS: dict[str, Callable[[Option, str], object]] = {
     "name": _parse_name,
     "shape": _parse_shape,
     "url": _parse_urls,
+    "file": _parse_file,
+    "host": _parse_host,
     "token": _parse_token,
     "headers": _parse_headers,
 }
@@ -489,6 +521,8 @@ def _check_together(level: str, names: Mapping[str, str]) -> None:
         )
     if level == COLUMN and "output" in names and "optional" in names:
         raise BadOption('option "optional" cannot be set on an output column', None, 'Drop option "optional".')
+    if level == USER_MAPPING and ("sslcert" in names) != ("sslkey" in names):
+        raise BadOption('options "sslcert" and "sslkey" must be set together')
     if level == USER_MAPPING and "token" in names and "headers" in names:
         headers = _parse_headers(_BY_NAME["headers"], names["headers"])
         if any(name == "authorization" for name, _ in headers):
@@ -524,7 +558,7 @@ def read(level: str, options: Mapping[str, str]) -> dict[str, Any]:
 def split_levels(merged: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Split Multicorn's merged dict of server, user mapping and table options by level.
 
-    Raises UnknownOption for a name of no level, or of a column.
+    Raises UnknownOption for a name of no level, or of a column, and PermissionDenied for an option that names a file.
     """
     levels: dict[str, dict[str, str]] = {SERVER: {}, USER_MAPPING: {}, TABLE: {}}
     for name, value in merged.items():
@@ -532,6 +566,7 @@ def split_levels(merged: Mapping[str, str]) -> dict[str, dict[str, str]]:
         if option is None or option.level not in levels:
             _unknown(TABLE, name)
         levels[option.level][name] = value
+    _refuse_files(merged, "Multicorn does not tell who has set it.")
     return levels
 
 
@@ -540,6 +575,8 @@ class ServerOptions:
     """Options of a foreign server, parsed."""
 
     url: tuple[Endpoint, ...]
+    sslrootcert: str | None
+    tls_server_name: str | None
     connect_timeout_ms: int
     keepalive_ms: int
     compression: str
@@ -562,6 +599,8 @@ class UserOptions:
 
     token: str | None
     headers: tuple[tuple[str, str], ...]
+    sslcert: str | None
+    sslkey: str | None
 
     def __repr__(self) -> str:
         return "UserOptions(...)"
@@ -659,6 +698,18 @@ def read_column(description: Mapping[str, Any]) -> Column:
     return Column(description["attnum"], description["name"], description["type"], parsed)
 
 
-def validate(level: str, options: Mapping[str, str]) -> None:
-    """Check the options of one level as CREATE and ALTER do; raises as read()."""
+def _refuse_files(options: Mapping[str, str], detail: str) -> None:
+    for name in options:
+        if name in _BY_NAME and _BY_NAME[name].kind == "file":
+            raise PermissionDenied(f'permission denied to set option "{name}"', detail)
+
+
+def validate(level: str, options: Mapping[str, str], may_read_files: bool = False) -> None:
+    """Check the options of one level as CREATE and ALTER do; raises as read().
+
+    Raises PermissionDenied (42501) for an option that names a file on the database server, unless ``may_read_files``:
+    whoever sets it lets others make the server read that file.
+    """
     read(level, options)
+    if not may_read_files:
+        _refuse_files(options, 'Only roles with privileges of the "pg_read_server_files" role may set it.')

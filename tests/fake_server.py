@@ -354,10 +354,12 @@ class FakeServer:
         models: dict[str, FakeModel] | None = None,
         port: int = 0,
         has_config: bool = True,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.behaviour = BEHAVIOURS[behaviour] if isinstance(behaviour, str) else behaviour
         self.models = {"fake": FAKE} if models is None else models
         self.has_config = has_config
+        self.credentials = credentials
         self.lock = threading.Lock()
         self.calls: Counter[str] = Counter()
         self.requests: list[Any] = []
@@ -372,7 +374,7 @@ class FakeServer:
             "refuse": self._refuse,
             "swallow": self._swallow,
         }[self.behaviour.listen](port)
-        self.url = f"grpc://127.0.0.1:{self.port}"
+        self.url = f"{'grpcs' if credentials else 'grpc'}://127.0.0.1:{self.port}"
 
     def _listen(self, port: int) -> int:
         options = [
@@ -382,7 +384,11 @@ class FakeServer:
         ]
         self._grpc = grpc.server(ThreadPoolExecutor(64), options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(self), self._grpc)
-        inner = self._grpc.add_insecure_port(f"127.0.0.1:{0 if self.behaviour.cut else port}")
+        address = f"127.0.0.1:{0 if self.behaviour.cut else port}"
+        if self.credentials:
+            inner = self._grpc.add_secure_port(address, self.credentials)
+        else:
+            inner = self._grpc.add_insecure_port(address)
         self._grpc.start()
         if self.behaviour.cut:
             self._relay = _Relay(port, inner)

@@ -9,12 +9,15 @@
 
 #include "access/reloptions.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/json.h"
 #include "utils/syscache.h"
 
@@ -116,6 +119,15 @@ option_level(Oid catalog)
 	return NULL;
 }
 
+/*
+ * May the current user have the server read any file?  A superuser may, too.
+ */
+static bool
+may_read_files(void)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES);
+}
+
 /* SQL function: check the options of one object when its DDL runs. */
 Datum
 model_fdw_validator(PG_FUNCTION_ARGS)
@@ -133,7 +145,8 @@ model_fdw_validator(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	model_json_options(&json, options);
 	dict = model_python_json(json.data);
-	model_python_release(model_python_call(HOST_VALIDATE, "(sN)", level,
-										   dict));
+	model_python_release(model_python_call(HOST_VALIDATE, "(sNO)", level,
+										   dict,
+										   may_read_files() ? Py_True : Py_False));
 	PG_RETURN_VOID();
 }

@@ -6,6 +6,7 @@ from typing import Any, Callable, Generic, TypeVar
 
 import grpc
 
+from fdw import tls
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server, ServerOptions
 from fdw.protocols.base import Call, says_not_ready
@@ -23,8 +24,10 @@ _COMPRESSION = {
 }
 
 
-def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
+def _channel_options(options: ServerOptions) -> list[tuple[str, int | str]]:
+    name = options.tls_server_name
     return [
+        *([("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)] if name else []),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", options.keepalive_ms),
@@ -48,7 +51,9 @@ def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
     arguments = (endpoint.address, _channel_options(options))
     compression = _COMPRESSION[options.compression]
     if endpoint.scheme == "grpcs":
-        return grpc.secure_channel(arguments[0], grpc.ssl_channel_credentials(), arguments[1], compression)
+        files = tls.read_files(server)
+        credentials = grpc.ssl_channel_credentials(files.root, files.key, files.certificate)
+        return grpc.secure_channel(arguments[0], credentials, arguments[1], compression)
     return grpc.insecure_channel(*arguments, compression)
 
 
@@ -65,8 +70,9 @@ _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("Timeout occurred", False, "The server did not answer in time."),
     ("No route to host", False, "There is no route to the host."),
     ("Network is unreachable", False, "The network is unreachable."),
-    ("Ssl handshake failed", False, "The TLS handshake failed."),
+    ("handshake failed", False, "The TLS handshake failed."),
     ("SSL_ERROR", False, "The TLS handshake failed."),
+    ("security handshaker", False, "The certificate files cannot be used."),
     ("failed to connect to all addresses", False, "No connection could be made."),
     ("Connection reset", True, "The server reset the connection."),
     ("Socket closed", True, "The server closed the connection."),
@@ -78,18 +84,31 @@ _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("Stream removed", True, "The server closed the connection."),
 )
 
+# What of these says no more than that the server hung up before the connection stood.
+_MUTE = ("Socket closed", "Connection reset", "handshake failed")
+
+# What proxies such as nginx answer in the server's place to a client whose certificate they refuse.
+_HTTP_400 = "Received http2 header with status: 400"
+_HTTP_400_TEXT = "HTTP status 400, as proxies answer to a client certificate that is missing, expired or not trusted"
+
 # Triton's statuses for models that are known and cannot run now.
 _NOT_READY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 
-_OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum")
+_OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum", "header with status: 413")
 
 
 def failure_of(code: grpc.StatusCode, text: str) -> Failure:
     """Tell the transport's failures from the server's own answers of the same status."""
     if code == grpc.StatusCode.UNAVAILABLE:
+        known = tls.explain(text)
+        if known is not None:
+            return Failure(code.name, text, known[0], connected=False, hint=known[1])
         for needle, connected, cause in _TRANSPORT_FAILURES:
             if needle in text:
-                return Failure(code.name, text, cause, connected)
+                mute = not connected and any(needle in text for needle in _MUTE)
+                return Failure(code.name, text, cause, connected, mute=mute)
+    if _HTTP_400 in text:
+        return Failure("UNAUTHENTICATED", _HTTP_400_TEXT)
     return Failure(
         code.name,
         text,

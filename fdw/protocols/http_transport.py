@@ -22,9 +22,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Deque, Generic, Mapping, Sequence, TypeVar
 
+from fdw import tls
 from fdw.codec import Buffer
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server
@@ -337,8 +338,8 @@ _CAUSES: dict[int, str] = {
 TIMED_OUT = "The server did not answer in time."
 
 
-def _unconnected(cause: str) -> Failure:
-    return Failure("UNAVAILABLE", cause, cause, connected=False)
+def _unconnected(cause: str, hint: str | None = None) -> Failure:
+    return Failure("UNAVAILABLE", cause, cause, connected=False, hint=hint)
 
 
 def _lost(cause: str) -> Failure:
@@ -347,17 +348,22 @@ def _lost(cause: str) -> Failure:
 
 def _connect_failure(error: OSError) -> Failure:
     """Say why no connection came about."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _unconnected(f"The server's certificate is not accepted: {error.verify_message}.")
     if isinstance(error, ssl.SSLError):
-        return _unconnected("The TLS handshake failed.")
+        return _unconnected(*(tls.explain(str(error)) or _alert(error) or ("The TLS handshake failed.", None)))
     if isinstance(error, socket.gaierror):
         return _unconnected("The host name could not be resolved.")
     return _unconnected(_CAUSES.get(error.errno or 0, "No connection could be made."))
 
 
+def _alert(error: ssl.SSLError) -> tuple[str, str] | None:
+    return tls.explain_alert(error.reason or "")
+
+
 def _exchange_failure(error: BaseException) -> Failure:
-    """Say what became of a connection that stood."""
+    """Say what became of a connection that stood, or that the server refused after the handshake."""
+    alert = _alert(error) if isinstance(error, ssl.SSLError) else None
+    if alert is not None:
+        return _unconnected(*alert)
     if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead, BrokenPipeError)):
         return _lost("The server closed the connection.")
     if isinstance(error, http.client.HTTPException):
@@ -429,7 +435,7 @@ class Exchange:
         except (OSError, http.client.HTTPException) as error:
             if self._patience.cancelled:
                 raise _Cancelled from None
-            raise RequestFailed(_exchange_failure(error)) from None
+            raise RequestFailed(self._client.unexplained(_exchange_failure(error))) from None
         if response.will_close:
             self.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
@@ -533,7 +539,9 @@ class HttpClient:
         self._connect_timeout_s = options.connect_timeout_ms / 1000
         self._keepalive_ms = options.keepalive_ms
         self._notify = notify
-        self._context: ssl.SSLContext | None = None
+        self._context = tls.context(server, "http/1.1") if endpoint.scheme == "https" else None
+        self._peer = ""
+        self._tls_name = options.tls_server_name or endpoint.host
         self._idle: list[http.client.HTTPConnection] = []
         # A client is dropped when the server's options change; its idle connections go with it.
         weakref.finalize(self, _close_all, self._idle).atexit = False
@@ -588,11 +596,18 @@ class HttpClient:
 
     def _make(self, patience: _Patience) -> socket.socket:
         handle = _connect(self._endpoint, patience, self._keepalive_ms)
-        if self._endpoint.scheme != "https":
-            return handle
         if self._context is None:
-            self._context = ssl.create_default_context()
-        return _secure(handle, self._context, self._endpoint.host, patience)
+            return handle
+        with contextlib.suppress(OSError):  # the server is gone already
+            address = handle.getpeername()
+            self._peer = f"ipv{'6' if handle.family == socket.AF_INET6 else '4'}:{address[0]}:{address[1]}"
+        return _secure(handle, self._context, self._tls_name, patience)
+
+    def unexplained(self, failure: Failure) -> Failure:
+        """Mark a failure that may be an alert of TLS which a reset overtook; see fdw.tls.why_closed."""
+        if self._context is None or not failure.connected:
+            return failure
+        return replace(failure, text=self._peer, mute=True)
 
     def give_back(self, connection: http.client.HTTPConnection, epoch: int) -> None:
         """Keep a connection for later, unless renew() was called since its exchange began."""

@@ -915,13 +915,17 @@ OPTIONS = [
         server_with("url 'grpc://h', zzz 'x'"),
         unknown(
             "zzz",
-            "Valid options in this context are: url, connect_timeout_ms, keepalive_ms, compression, max_message_bytes, "
+            "Valid options in this context are: url, sslrootcert, tls_server_name, connect_timeout_ms, keepalive_ms, "
+            "compression, max_message_bytes, "
             "default_batch_size, default_max_in_flight, default_timeout_ms, default_max_attempts, "
             "default_retry_budget.",
         ),
     ),
     (mapping_with("tokn 'x'"), unknown("tokn", 'Perhaps you meant the option "token".')),
-    (mapping_with("\"user\" 'x'"), unknown("user", "Valid options in this context are: token, headers.")),
+    (
+        mapping_with("\"user\" 'x'"),
+        unknown("user", "Valid options in this context are: token, headers, sslcert, sslkey."),
+    ),
     (mapping_with("url 'grpc://h'"), unknown("url", 'Set option "url" on a server.')),
     (table_with("modl 'slow'"), unknown("modl", 'Perhaps you meant the option "model".')),
     (table_with("batchsize '3'"), unknown("batchsize", 'Perhaps you meant the option "batch_size".')),
@@ -1104,7 +1108,7 @@ def test_refused_token(session: Connection, behaviour: Behaviour, sql: str) -> N
             "28000",
             'access to model "fake" on model server "ENDPOINT" was denied',
             "The server said: who are you?",
-            'Check options "token" and "headers" of the user mapping.',
+            'Check options "token", "headers" and "sslcert" of the user mapping.',
         )
         assert server.headers["authorization"] == f"Bearer {SECRET}"
 

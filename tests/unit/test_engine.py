@@ -248,8 +248,8 @@ def test_plaintext_where_tls_is_expected() -> None:
         fails(
             "08001",
             f'could not reach model server "{endpoint(server)}"',
-            "The TLS handshake failed. Attempts: 1.",
-            'Check option "url" of server "triton".',
+            "The server does not speak TLS. Attempts: 1.",
+            'Write a scheme without TLS in option "url", or enable TLS on the server.',
         ),
     ):
         finish(host.describe(fake_table(server.url.replace("grpc:", "grpcs:"), max_attempts="1")))

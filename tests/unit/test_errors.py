@@ -75,14 +75,14 @@ CASES = [
         "28000",
         'access to model "churn" on model server "gpu-1:8001" was denied',
         None,
-        'Check options "token" and "headers" of the user mapping.',
+        'Check options "token", "headers" and "sslcert" of the user mapping.',
     ),
     (
         Failure("PERMISSION_DENIED", "no"),
         "28000",
         'access to model "churn" on model server "gpu-1:8001" was denied',
         "The server said: no",
-        'Check options "token" and "headers" of the user mapping.',
+        'Check options "token", "headers" and "sslcert" of the user mapping.',
     ),
     (
         Failure("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (9 vs. 8)", oversized=True),

@@ -504,7 +504,7 @@ def test_a_server_of_another_protocol() -> None:
 def test_plaintext_where_tls_is_expected() -> None:
     with FakeHttp() as server, pytest.raises(errors.ServerUnreachable) as caught:
         score(fake_table(server.url.replace("http:", "https:"), max_attempts="1"), [1.0])
-    assert caught.value.detail == "The TLS handshake failed. Attempts: 1."
+    assert caught.value.detail == "The server does not speak TLS. Attempts: 1."
 
 
 @pytest.mark.parametrize(("rows", "script"), [(20_000, Script()), (1, Script(body=b" " * 70_000))], ids=["ask", "told"])

@@ -50,7 +50,7 @@ MESSAGES = [
         "HV00D",
         'invalid option "zzz"',
         None,
-        "Valid options in this context are: token, headers.",
+        "Valid options in this context are: token, headers, sslcert, sslkey.",
     ),
     (
         "server",
@@ -247,6 +247,42 @@ def test_wrong_urls(url: str, sqlstate: str, message: str, hint: str) -> None:
 def test_urls(url: str, scheme: str, address: str) -> None:
     (endpoint,) = options.read("server", {"url": url})["url"]
     assert (endpoint.scheme, endpoint.address) == (scheme, address)
+
+
+@pytest.mark.parametrize(
+    ("level", "values"),
+    [("server", {"url": "grpcs://h", "sslrootcert": "/ca"}), ("user mapping", {"sslcert": "/c", "sslkey": "/k"})],
+)
+def test_files_are_for_those_who_may_read_them(level: str, values: dict[str, str]) -> None:
+    host.validate(level, values, True)
+    name = next(name for name in values if name.startswith("ssl"))
+    detail = 'Only roles with privileges of the "pg_read_server_files" role may set it.'
+    with fails("42501", f'permission denied to set option "{name}"', detail):
+        host.validate(level, values, False)
+
+
+def test_multicorn_does_not_tell_who_has_set_a_file() -> None:
+    message = 'permission denied to set option "sslcert"'
+    with fails("42501", message, "Multicorn does not tell who has set it."):
+        options.split_levels({"url": "grpcs://h", "sslcert": "/c", "sslkey": "/k"})
+
+
+@pytest.mark.parametrize(
+    ("level", "values", "message"),
+    [
+        ("user mapping", {"sslcert": "/c"}, 'options "sslcert" and "sslkey" must be set together'),
+        ("server", {"url": "grpc://h", "tls_server_name": "a b"}, 'option "tls_server_name" names no host'),
+    ],
+)
+def test_wrong_tls_options(level: str, values: dict[str, str], message: str) -> None:
+    with fails("22023", message):
+        host.validate(level, values, True)
+
+
+def test_paths_are_absolute() -> None:
+    message = 'option "sslrootcert" must be an absolute path'
+    with fails("22023", message, None, "The file is read on the database server."):
+        host.validate("server", {"url": "grpc://h", "sslrootcert": "ca.crt"}, True)
 
 
 def test_several_urls() -> None:
