@@ -62,6 +62,17 @@ model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
 }
 
 /*
+ * Is the operator an equality?  Some, such as pgvector's, are members of a
+ * btree family without being marked as good for merge joins.
+ */
+static bool
+is_equality(Oid operator, Oid type)
+{
+	return op_mergejoinable(operator, type) ||
+		get_mergejoin_opfamilies(operator) != NIL;
+}
+
+/*
  * Is the condition a boolean column or its negation?  The planner has made it
  * of "column = true" or "column = false", so return this constant.
  */
@@ -85,7 +96,7 @@ equality_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 
 	*cast = false;
 	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 ||
-		!op_mergejoinable(op->opno, exprType(linitial(op->args))))
+		!is_equality(op->opno, exprType(linitial(op->args))))
 		return boolean_value(clause, rel, attnum);
 	for (int side = 0; side < 2; side++)
 	{
@@ -107,7 +118,7 @@ list_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 	Var		   *var;
 
 	if (!IsA(clause, ScalarArrayOpExpr) || !op->useOr ||
-		!op_mergejoinable(op->opno, exprType(linitial(op->args))))
+		!is_equality(op->opno, exprType(linitial(op->args))))
 		return NULL;
 	*cast = false;
 	var = operand_column(linitial(op->args), rel->relid, cast);

@@ -95,14 +95,19 @@ model_column_plain(ModelColumn *column)
 static Node *
 find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
 {
-	CoercionContext context = COERCION_ASSIGNMENT;
+	Node	   *cast;
 
-	/* a type that carries a document, such as jsonb, is read from text */
-	if (!column->input && (from == TEXTOID || from == TEXTARRAYOID))
-		context = COERCION_EXPLICIT;
 	*var = makeVar(OUTER_VAR, 1, from, -1, get_typcollation(from), 0);
-	return coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
-								 context, COERCE_IMPLICIT_CAST, -1);
+	cast = coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
+								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST,
+								 -1);
+	/* a type that carries a document, such as jsonb, is read from text */
+	if (cast == NULL && !column->input &&
+		(from == TEXTOID || from == TEXTARRAYOID))
+		cast = coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
+									 COERCION_EXPLICIT, COERCE_IMPLICIT_CAST,
+									 -1);
+	return cast;
 }
 
 /* Can values of the natural type become the column's, or the reverse? */
@@ -276,14 +281,18 @@ model_input_view(ModelInput *input, int nrows)
 									 MODEL_ROW_DIMENSIONS * nrows));
 }
 
-/* Error context callback: name the input column. */
+/* Error context callback: name the column. */
 void
-model_input_error_context(void *arg)
+model_column_error_context(void *arg)
 {
-	ModelInputContext *context = arg;
+	ModelColumnContext *context = arg;
 
-	errcontext("input column \"%s\" of foreign table \"%s\"",
-			   context->column, context->table);
+	if (context->output)
+		errcontext("output column \"%s\" of foreign table \"%s\"",
+				   context->column, context->table);
+	else
+		errcontext("input column \"%s\" of foreign table \"%s\"",
+				   context->column, context->table);
 }
 
 /* An unsigned 64-bit integer from a numeric. */
@@ -447,10 +456,10 @@ model_input_append(ModelInput *input, int row, Datum value,
 				   ExprContext *econtext, const char *table)
 {
 	ErrorContextCallback callback;
-	ModelInputContext context = {table, input->column->name};
+	ModelColumnContext context = {table, input->column->name};
 	MemoryContext old;
 
-	callback.callback = model_input_error_context;
+	callback.callback = model_column_error_context;
 	callback.arg = &context;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
@@ -476,8 +485,11 @@ model_input_append(ModelInput *input, int row, Datum value,
 /* Prepare the conversion of an output column's values to its type. */
 void
 model_conversion_init(ModelConversion *conversion, ModelColumn *column,
-					  PlanState *parent)
+					  const char *table, PlanState *parent)
 {
+	conversion->context.table = table;
+	conversion->context.column = column->name;
+	conversion->context.output = true;
 	conversion->state = build_cast(column, column->natural, column->typid,
 								   column->typmod, parent,
 								   &conversion->slot);
@@ -714,8 +726,18 @@ model_output_datum(ModelOutput *output, ModelConversion *conversion, int row,
 	value = output->column->array ? array_datum(output, row) :
 		value_datum(output, row);
 	if (conversion->state)
+	{
+		ErrorContextCallback callback = {
+			.previous = error_context_stack,
+			.callback = model_column_error_context,
+			.arg = &conversion->context,
+		};
+
+		error_context_stack = &callback;
 		value = run_cast(conversion->state, conversion->slot, value,
 						 econtext, isnull);
+		error_context_stack = callback.previous;
+	}
 	MemoryContextSwitchTo(old);
 	return value;
 }

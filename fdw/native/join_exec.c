@@ -389,7 +389,7 @@ values_error_context(void *arg)
 	ModelJoinState *state = arg;
 	TupleTableSlot *slot = state->values->pi_state.resultslot;
 	unsigned char *marks = (unsigned char *) slot->tts_isnull;
-	ModelInputContext context = {.table = state->table->name};
+	ModelColumnContext context = {.table = state->table->name};
 
 	for (int i = 0; i < state->ninputs; i++)
 	{
@@ -398,7 +398,7 @@ values_error_context(void *arg)
 		if (marks[i] != NOT_COMPUTED)
 			continue;
 		context.column = model_table_column(state->table, attnum)->name;
-		model_input_error_context(&context);
+		model_column_error_context(&context);
 		return;
 	}
 }

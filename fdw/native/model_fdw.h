@@ -176,23 +176,25 @@ typedef struct ModelOutput
 	bool		plain;			/* the value's bytes are the Datum's low ones */
 } ModelOutput;
 
+/* what an error while a column is converted is told to be about */
+typedef struct ModelColumnContext
+{
+	const char *table;
+	const char *column;
+	bool		output;
+} ModelColumnContext;
+
 /* natural type to column's type, for one output column */
 typedef struct ModelConversion
 {
 	ExprState  *state;			/* NULL: the same type */
 	TupleTableSlot *slot;
+	ModelColumnContext context;
 } ModelConversion;
-
-/* what an error while an input is computed is told to be about */
-typedef struct ModelInputContext
-{
-	const char *table;
-	const char *column;
-} ModelInputContext;
 
 extern bool model_has_cast(ModelColumn *column);
 extern void model_raise_no_cast(ModelColumn *column) __attribute__((noreturn));
-extern void model_input_error_context(void *arg);
+extern void model_column_error_context(void *arg);
 extern Oid	model_kind_type(char kind, bool array);
 extern bool model_column_plain(ModelColumn *column);
 extern int	model_kind_width(char kind);
@@ -204,7 +206,8 @@ extern PyObject *model_input_view(ModelInput *input, int nrows);
 extern void model_input_append(ModelInput *input, int row, Datum value,
 							   ExprContext *econtext, const char *table);
 extern void model_conversion_init(ModelConversion *conversion,
-								  ModelColumn *column, PlanState *parent);
+								  ModelColumn *column, const char *table,
+								  PlanState *parent);
 extern void model_output_parse(ModelOutput *output, PyObject *result,
 							   int nrows);
 extern Datum model_output_datum(ModelOutput *output,

@@ -591,10 +591,10 @@ compute_values(ModelScanState *state)
 	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
 	MemoryContext old;
 	bool		any = true;
-	ModelInputContext context = {state->table->name, NULL};
+	ModelColumnContext context = {state->table->name, NULL};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
-		.callback = model_input_error_context,
+		.callback = model_column_error_context,
 		.arg = &context,
 	};
 

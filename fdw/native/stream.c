@@ -129,7 +129,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 
 		stream->outputs[i] = planned_column(table, lfirst_int(cell), false);
 		model_conversion_init(&stream->conversions[i], stream->outputs[i],
-							  parent);
+							  table->name, parent);
 	}
 	stream->nring = table->max_in_flight + 1;
 	stream->ring = palloc0(sizeof(ModelBatch) * stream->nring);

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import tritonclient.grpc as triton_client
 
@@ -25,6 +26,7 @@ NUMPY = {
     "UINT32": np.uint32,
     "UINT64": np.uint64,
     "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
     "FP32": np.float32,
     "FP64": np.float64,
     "BYTES": np.object_,
