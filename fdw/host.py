@@ -32,11 +32,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple, TypeVar
 
-from fdw import checks, errors, options
+from fdw import checks, definitions, errors, options
 from fdw.tickets import Steps, Ticket, notifier
 
 if TYPE_CHECKING:
-    from fdw import codec, importer, predictor, signature
+    from fdw import codec, compare, importer, predictor, signature
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ class Engine:
 
     predictor: ModuleType
     importer: ModuleType
+    compare: ModuleType
 
 
 @cache
@@ -72,7 +73,7 @@ def load_engine() -> Engine:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        return Engine(import_module("fdw.predictor"), import_module("fdw.importer"))
+        return Engine(*(import_module(f"fdw.{name}") for name in ("predictor", "importer", "compare")))
     except (ImportError, RuntimeError) as error:  # tritonclient turns one into the other
         raise errors.from_import_error(error) from None
 
@@ -232,22 +233,49 @@ def import_schema(
     restriction: str,
     names: Sequence[str],
     values: Mapping[str, str],
-) -> Ticket[tuple[list[str], list[importer.Notice]]]:
+    existing: Sequence[Mapping[str, Any]] = (),
+) -> Ticket[tuple[list[str], list[definitions.Notice]]]:
     """Make foreign tables of a server's models (IMPORT FOREIGN SCHEMA).
 
-    ``server`` is a dict of oid, name, options; ``restriction`` 'all', 'limit to' or 'except', with ``names``;
-    ``values`` the statement's options. The result is a list of CREATE FOREIGN TABLE statements, everything quoted,
-    without a schema for the table, and a list of notices, each (message, hint or None). Raises UnknownSchema (HV00Q)
-    unless the remote schema is "models", Unsupported (0A000) if LIMIT TO names a model that cannot be a table.
+    ``server`` is a dict of oid, name, options; ``restriction`` 'all', 'limit to' or 'except', with ``names`` of models
+    or tables; ``values`` the statement's options; ``existing`` the descriptions of the server's tables in the local
+    schema, which are not made again. The result is a list of CREATE FOREIGN TABLE statements, everything quoted,
+    without a schema for the table, and a list of notices, each (message, detail or None, hint or None). Raises
+    UnknownSchema (HV00Q) unless the remote schema is "models", Unsupported (0A000) if LIMIT TO names a model that
+    cannot be a table, and what validate() raises.
     """
-    options.validate(options.IMPORT, values)
+    settings = options.read_import(values)
     parsed = options.read_server(server["oid"], server["name"], server["options"], user_mapping)
+    tables = {table["name"]: options.read_table(table) for table in existing}
     engine = load_engine()
-    return Ticket(_import(engine, parsed, remote_schema, restriction, names))
+    restricted = engine.importer.Restriction(restriction, frozenset(names))
+    return Ticket(_import(engine, parsed, remote_schema, restricted, settings, tables))
 
 
 def _import(
-    engine: Engine, server: options.Server, remote_schema: str, restriction: str, names: Sequence[str]
-) -> Steps[tuple[list[str], list[importer.Notice]]]:
-    tables, notices = yield from engine.importer.import_tables(server, remote_schema, restriction, names)
-    return [engine.importer.create_statement(table, server.name) for table in tables], notices
+    engine: Engine,
+    server: options.Server,
+    remote_schema: str,
+    restriction: importer.Restriction,
+    settings: options.ImportOptions,
+    existing: Mapping[str, options.Table],
+) -> Steps[tuple[list[str], list[definitions.Notice]]]:
+    tables, notices = yield from engine.importer.import_tables(server, remote_schema, restriction, settings, existing)
+    return [definitions.create_statement(table, server.name) for table in tables], notices
+
+
+def check(table: Mapping[str, Any]) -> Ticket[tuple[list[compare.Problem], list[ColumnDescription]]]:
+    """Compare a table with the live model, for model_fdw_check().
+
+    The result is a list of problems, each (severity, column or None, problem, detail or None, cure or None), and the
+    columns without any of these, as describe() has them: C adds those whose types do not fit. A server that cannot be
+    reached, a model that is unknown or not ready are problems, no errors.
+    """
+    parsed = options.read_table(table)
+    engine = load_engine()
+    return Ticket(_check(engine.compare.check(parsed)))
+
+
+def _check(steps: Steps[compare.Comparison]) -> Steps[tuple[list[compare.Problem], list[ColumnDescription]]]:
+    found = yield from steps
+    return found.problems, [(slot.attnum, slot.role, slot.kind, slot.optional) for slot in found.slots]

@@ -298,6 +298,40 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "whether the model can do without this input, written by IMPORT; such a column may stay unbound",
     ),
+    Option("prefix", IMPORT, "text", "", "what the names of the tables begin with, before the model's name"),
+    Option(
+        "versions",
+        IMPORT,
+        "versions",
+        "latest",
+        "latest: a table per model that shows the server's choice; all, or a list such as 1,3: a table per version, "
+        "named churn_v1, churn_v3",
+    ),
+    Option(
+        "expand",
+        IMPORT,
+        "choice",
+        "named",
+        "which vectors of fixed length become a column per element, and not an array: those whose elements have names, "
+        "all, or none",
+        choices=("named", "all", "none"),
+    ),
+    Option(
+        "columns",
+        IMPORT,
+        "columns",
+        (),
+        "names for the elements of tensors, instead of the model's own: tensor: name, name, ...; tensors apart by "
+        "semicolons, double quotes around what holds punctuation",
+    ),
+    Option(
+        "float_arrays",
+        IMPORT,
+        "choice",
+        "double precision",
+        "elements of array columns for FP16, BF16 and FP32 inputs",
+        choices=("double precision", "real"),
+    ),
 )
 
 _BY_LEVEL: dict[str, dict[str, Option]] = {
@@ -372,6 +406,67 @@ def _parse_name(option: Option, text: str) -> str:
     if text:
         return text
     raise BadOption(f'option "{option.name}" must not be empty')
+
+
+def _parse_text(option: Option, text: str) -> str:
+    return text
+
+
+def _parse_versions(option: Option, text: str) -> str | tuple[str, ...]:
+    """Read "latest", "all" or a list of versions."""
+    if text.strip() in ("latest", "all"):
+        return text.strip()
+    versions = tuple(piece.strip() for piece in text.split(","))
+    if all(re.fullmatch("[0-9]+", version) for version in versions):
+        return versions
+    raise BadOption(
+        f'invalid value for option "{option.name}": {text}',
+        None,
+        "Valid values are latest, all, and numbers separated by commas.",
+    )
+
+
+# A name in double quotes, as in SQL; a name without; or what stands between names.
+_COLUMNS_TOKEN = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|([^\s":,;](?:[^":,;]*[^\s":,;])?)|([:,;]))\s*""")
+
+
+def _parse_columns(option: Option, text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Read "tensor: name, name; tensor: name": the names of each tensor's elements."""
+    tensors: dict[str, tuple[str, ...]] = {}
+    for entry in _entries(option, text):
+        names, marks = entry[::2], entry[1::2]
+        if len(names) < 2 or marks != [":", *[","] * (len(names) - 2)] or names[0] in tensors:
+            raise _bad_columns(option)
+        tensors[names[0]] = tuple(names[1:])
+    return tuple(tensors.items())
+
+
+def _bad_columns(option: Option) -> BadOption:
+    return BadOption(
+        f'invalid value for option "{option.name}"',
+        None,
+        'Write "tensor: name, name, ...", each tensor once, with semicolons between tensors.',
+    )
+
+
+def _entries(option: Option, text: str) -> list[list[str]]:
+    """Cut the value of option "columns" at semicolons into entries of names and marks in turn."""
+    entries: list[list[str]] = [[]]
+    position = 0
+    text = text.strip()
+    while position < len(text):
+        token = _COLUMNS_TOKEN.match(text, position)
+        if token is None:
+            raise _bad_columns(option)
+        position = token.end()
+        quoted, bare, mark = token.groups()
+        if mark == ";":
+            entries.append([])
+        elif bool(mark) != bool(len(entries[-1]) % 2):
+            raise _bad_columns(option)
+        else:
+            entries[-1].append(quoted.replace('""', '"') if quoted else bare or mark)
+    return [entry for entry in entries if entry]
 
 
 _SHAPE = re.compile(r"\[\s*(?:(?:-1|[0-9]{1,18})\s*(?:,\s*(?:-1|[0-9]{1,18})\s*)*)?\]")
@@ -489,6 +584,9 @@ _PARSERS: dict[str, Callable[[Option, str], object]] = {
     "number": _parse_number,
     "choice": _parse_choice,
     "name": _parse_name,
+    "text": _parse_text,
+    "versions": _parse_versions,
+    "columns": _parse_columns,
     "shape": _parse_shape,
     "url": _parse_urls,
     "file": _parse_file,
@@ -619,10 +717,14 @@ class TableOptions:
     retry_budget: int
     row_cost: float
 
+    def shows(self, model: str, version: str) -> bool:
+        """Tell whether this version of this model is what the table shows."""
+        return (self.model, self.version) == (model, version)
+
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """Options of a column, parsed; None where absent. ``index`` counts from 1."""
+    """Options of a column, parsed; None where absent. ``index`` counts from 1; ``given`` are the names in its DDL."""
 
     input: str | None
     output: str | None
@@ -630,6 +732,22 @@ class ColumnOptions:
     dtype: str | None
     shape: tuple[int, ...] | None
     optional: bool
+    given: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of IMPORT FOREIGN SCHEMA, parsed; ``columns`` are pairs of a tensor and the names of its elements."""
+
+    prefix: str = ""
+    versions: str | tuple[str, ...] = "latest"
+    expand: str = "named"
+    columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    float_arrays: str = "double precision"
+
+    def imports_version(self, version: str) -> bool:
+        """Tell whether a version gets a table of its own."""
+        return self.versions == "all" or version in self.versions
 
 
 @dataclass(frozen=True)
@@ -654,13 +772,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A foreign table with everything that its catalogs say."""
+    """A foreign table with everything that its catalogs say; ``given`` are the names of its own options."""
 
     oid: int
+    schema: str
     name: str
     server: Server
     options: TableOptions
     columns: tuple[Column, ...]
+    given: frozenset[str] = frozenset()
 
 
 def read_server(oid: int, name: str, server: Mapping[str, str], user: Mapping[str, str]) -> Server:
@@ -685,17 +805,24 @@ def read_table(description: Mapping[str, Any]) -> Table:
     columns: Sequence[Mapping[str, Any]] = description["columns"]
     return Table(
         oid=description["oid"],
+        schema=description["schema"],
         name=description["name"],
         server=server,
         options=_read_table_options(description["options"], description["name"], server.options),
         columns=tuple(read_column(column) for column in columns),
+        given=frozenset(description["options"]),
     )
 
 
 def read_column(description: Mapping[str, Any]) -> Column:
     """Parse a column's description (its form: see fdw.host)."""
-    parsed = ColumnOptions(**read(COLUMN, description["options"]))
+    parsed = ColumnOptions(**read(COLUMN, description["options"]), given=frozenset(description["options"]))
     return Column(description["attnum"], description["name"], description["type"], parsed)
+
+
+def read_import(options: Mapping[str, str]) -> ImportOptions:
+    """Parse the options of IMPORT FOREIGN SCHEMA."""
+    return ImportOptions(**read(IMPORT, options))
 
 
 def _refuse_files(options: Mapping[str, str], detail: str) -> None:

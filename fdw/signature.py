@@ -192,10 +192,13 @@ class Slot:
 
 def is_self_described(table: Table) -> bool:
     """Tell whether the columns' options say everything that planning needs, so that no server is asked."""
-    return all(
-        (column.options.input or column.options.output) and column.options.dtype and column.options.shape is not None
-        for column in table.columns
-    )
+    return all(is_described(column) for column in table.columns)
+
+
+def is_described(column: Column) -> bool:
+    """Tell whether a column's options say its role, tensor, dtype and shape."""
+    options = column.options
+    return bool((options.input or options.output) and options.dtype) and options.shape is not None
 
 
 def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
@@ -208,7 +211,7 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
         batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns)
         return tuple(_believe(column, batched) for column in table.columns)
     check_supported(model)
-    return tuple(_tie(table, column, model) for column in table.columns)
+    return tuple(tie(table, column, model) for column in table.columns)
 
 
 def _believe(column: Column, batched: bool) -> Slot:
@@ -231,6 +234,19 @@ def column_kind(column: Column, role: str, dtype: str, row_shape: Sequence[int])
     if column.options.index is None and whole:
         return array_kind_of(dtype, role, column.type)
     return kind_of(dtype, role, column.type)
+
+
+def qualified_name(table: Table) -> str:
+    """Write a table's name as SQL, with its schema where that is known."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
+
+
+def check_hint(table: Table) -> str:
+    """Write the hint that leads to model_fdw_check(); where the host does not tell the table's name, to an import."""
+    if not table.schema:
+        return "Import the foreign table again, or correct the column's options."
+    name = f"{_identifier(table.schema)}.{_identifier(table.name)}".replace("'", "''")
+    return f"\"SELECT * FROM model_fdw_check('{name}')\" shows what differs, and the statements that cure it."
 
 
 def _column_name(table: Table, column: Column) -> str:
@@ -256,7 +272,7 @@ def _find_explicit(column: Column, model: Model, role: str, name: str) -> Tensor
     return spec
 
 
-def _find_tensor(table: Table, column: Column, model: Model) -> tuple[str, TensorSpec]:
+def find_tensor(table: Table, column: Column, model: Model) -> tuple[str, TensorSpec]:
     """Return the role and tensor of a column: by option "input" or "output", else by its own name."""
     if column.options.input:
         return INPUT, _find_explicit(column, model, INPUT, column.options.input)
@@ -280,17 +296,23 @@ def _find_tensor(table: Table, column: Column, model: Model) -> tuple[str, Tenso
     )
 
 
-def _tie(table: Table, column: Column, model: Model) -> Slot:
-    role, spec = _find_tensor(table, column, model)
+def tie(table: Table, column: Column, model: Model) -> Slot:
+    """Tie a column to its tensor, after checking all that its options say; raises as describe()."""
+    role, spec = find_tensor(table, column, model)
+    check_dtype(model, role, spec)
+    _check_declared(table, column, model, role, spec)
+    check_index(table, column, model, role, spec)
+    kind = column_kind(column, role, spec.dtype, model.row_shape(spec))
+    optional = role == INPUT and spec.optional
+    return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional)
+
+
+def check_dtype(model: Model, role: str, spec: TensorSpec) -> None:
+    """Refuse a tensor of a dtype that has no SQL type (0A000)."""
     if spec.dtype not in DTYPES:
         raise Unsupported(
             f'dtype "{spec.dtype}" of {ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}" is not supported'
         )
-    _check_declared(table, column, model, role, spec)
-    _check_index(table, column, model, role, spec)
-    kind = column_kind(column, role, spec.dtype, model.row_shape(spec))
-    optional = role == INPUT and spec.optional
-    return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional)
 
 
 def _check_declared(table: Table, column: Column, model: Model, role: str, spec: TensorSpec) -> None:
@@ -307,8 +329,38 @@ def _check_declared(table: Table, column: Column, model: Model, role: str, spec:
             f'{_column_name(table, column)} does not match model "{model.name}"',
             f"The column declares {' and '.join(declared)}; "
             f'{ROLE_NAMES[role]} tensor "{spec.name}" has {" and ".join(actual)}.',
-            "Import the foreign table again, or correct the column's options.",
+            check_hint(table),
         )
+
+
+# A model's parameter that names the elements of a vector, separated by commas, is called this and the tensor.
+NAMES_PARAMETER = "columns."
+
+
+def element_names(model: Model, spec: TensorSpec) -> list[str] | None:
+    """Return the names that the model's configuration gives to a vector's elements; None: it gives none.
+
+    An empty list stands for names that cannot be read.
+    """
+    value = dict(model.parameters).get(NAMES_PARAMETER + spec.name)
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")]
+    return names if all(names) and len(set(names)) == len(names) else []
+
+
+def misplaced_elements(columns: Sequence[Column], model: Model, spec: TensorSpec) -> list[tuple[Column, int]]:
+    """Find columns that show another element of a vector than the one that the model gives their name; and that one.
+
+    The columns are those of the tensor. Whoever names a column like an element of the model means that element.
+    """
+    names = element_names(model, spec) or []
+    elements = {name: number for number, name in enumerate(names, start=1)}
+    return [
+        (column, elements[column.name])
+        for column in columns
+        if column.options.index is not None and elements.get(column.name, column.options.index) != column.options.index
+    ]
 
 
 def is_scalar(row_shape: Sequence[int]) -> bool:
@@ -316,7 +368,8 @@ def is_scalar(row_shape: Sequence[int]) -> bool:
     return all(dimension == 1 for dimension in row_shape)
 
 
-def _check_index(table: Table, column: Column, model: Model, role: str, spec: TensorSpec) -> None:
+def check_index(table: Table, column: Column, model: Model, role: str, spec: TensorSpec) -> None:
+    """Refuse an element that a tensor does not have, and a whole tensor that no array can hold."""
     index, row_shape = column.options.index, model.row_shape(spec)
     tensor = f'{ROLE_NAMES[role]} tensor "{spec.name}" of model "{model.name}"'
     if index is None:

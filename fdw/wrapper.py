@@ -24,7 +24,7 @@ from fdw.signature import ARRAY, INPUT, KIND_TYPES, MAX_DIMENSIONS, OUTPUT, Slot
 from fdw.tickets import Ticket, wait
 
 if TYPE_CHECKING:
-    from fdw import importer
+    from fdw import definitions
     from fdw.codec import InputColumn, OutputColumn
     from fdw.predictor import Columns
 
@@ -319,6 +319,7 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         self._table = options.read_table(
             {
                 "oid": 0,
+                "schema": "",
                 "name": model,
                 "options": levels[options.TABLE],
                 "server": {"oid": 0, "name": "", "options": levels[options.SERVER]},
@@ -459,12 +460,13 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         restricts: Sequence[str],
     ) -> list[Any]:
         """Define the tables of IMPORT FOREIGN SCHEMA, as Multicorn's TableDefinition where that is installed."""
-        options.validate(options.IMPORT, options_)
+        settings = options.read_import(options_)
         levels = options.split_levels(srv_options)
         server = options.read_server(0, "", levels[options.SERVER], levels[options.USER_MAPPING])
-        restriction = {None: "all", "limit": "limit to", "except": "except"}[restriction_type]
+        kind = {None: "all", "limit": "limit to", "except": "except"}[restriction_type]
         engine = load_engine()
-        tables, notices = _finish(Ticket(engine.importer.import_tables(server, schema, restriction, restricts)))
+        restriction = engine.importer.Restriction(kind, frozenset(restricts))
+        tables, notices = _finish(Ticket(engine.importer.import_tables(server, schema, restriction, settings, {})))
         return _to_multicorn(tables, notices)
 
 
@@ -482,12 +484,12 @@ def _rows(
         yield shown
 
 
-def _to_multicorn(tables: Sequence[importer.TableDefinition], notices: Sequence[importer.Notice]) -> list[Any]:
+def _to_multicorn(tables: Sequence[definitions.TableDefinition], notices: Sequence[definitions.Notice]) -> list[Any]:
     """Turn our definitions into Multicorn's, and show the notices."""
     if TableDefinition is None:
         return list(tables)
-    for message, hint in notices:
-        log_to_postgres(message, hint=hint)
+    for notice in notices:
+        log_to_postgres(notice.message, detail=notice.detail, hint=notice.hint)
     return [
         TableDefinition(
             table.name,

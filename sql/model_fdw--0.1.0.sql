@@ -40,3 +40,12 @@ EXECUTE FUNCTION model_fdw_check_ddl();
 
 COMMENT ON EVENT TRIGGER model_fdw_check_ddl
 IS 'checks model tables as a whole when they are made or changed';
+
+CREATE FUNCTION model_fdw_check("table" regclass)
+RETURNS TABLE (severity text, column_name text, problem text, detail text, cure text)
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE
+ROWS 10
+AS 'MODULE_PATHNAME';
+
+COMMENT ON FUNCTION model_fdw_check(regclass)
+IS 'compares a model table with the live model: a row per problem, with the statement that cures it';

@@ -110,34 +110,31 @@ find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
 	return cast;
 }
 
-/* Can values of the natural type become the column's, or the reverse? */
-bool
-model_has_cast(ModelColumn *column)
-{
-	Var		   *var;
-
-	if (column->input)
-		return find_cast(column, column->typid, column->natural, -1,
-						 &var) != NULL;
-	return find_cast(column, column->natural, column->typid, column->typmod,
-					 &var) != NULL;
-}
-
-/* Refuse a column whose type has no such cast. */
-void
-model_raise_no_cast(ModelColumn *column)
+/*
+ * Say why values of the column's type cannot become the natural one's, or the
+ * reverse; NULL: they can.
+ */
+ModelMisfit *
+model_cast_misfit(ModelColumn *column)
 {
 	Oid			from = column->input ? column->typid : column->natural;
 	Oid			to = column->input ? column->natural : column->typid;
+	int32		typmod = column->input ? -1 : column->typmod;
+	ModelMisfit *misfit;
+	Var		   *var;
 
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_DATA_TYPE),
-			 errmsg("%s column \"%s\" cannot have type %s",
-					column->input ? "input" : "output", column->name,
-					format_type_be(column->typid)),
-			 errdetail("Type %s has no assignment cast to type %s.",
-					   format_type_be(from), format_type_be(to)),
-			 errhint("Use type %s.", format_type_be(column->natural))));
+	if (find_cast(column, from, to, typmod, &var) != NULL)
+		return NULL;
+	misfit = palloc(sizeof(ModelMisfit));
+	misfit->sqlstate = ERRCODE_FDW_INVALID_DATA_TYPE;
+	misfit->message = psprintf("%s column \"%s\" cannot have type %s",
+							   column->input ? "input" : "output",
+							   column->name, format_type_be(column->typid));
+	misfit->detail = psprintf("Type %s has no assignment cast to type %s.",
+							  format_type_be(from), format_type_be(to));
+	misfit->type = format_type_be(column->natural);
+	misfit->hint = psprintf("Use type %s.", misfit->type);
+	return misfit;
 }
 
 /* Build such a cast; NULL where none is needed. */
@@ -153,7 +150,7 @@ build_cast(ModelColumn *column, Oid from, Oid to, int32 typmod,
 		return NULL;
 	cast = find_cast(column, from, to, typmod, &var);
 	if (cast == NULL)
-		model_raise_no_cast(column);
+		model_raise_misfit(model_cast_misfit(column));
 	/* a cast that only changes the label costs nothing: leave it out */
 	if (cast == (Node *) var ||
 		(IsA(cast, RelabelType) &&

@@ -122,10 +122,14 @@ check_inputs(Relation rel, PyObject *attnums)
 			.name = NameStr(att->attname),
 			.input = true,
 			.typid = att->atttypid,
+			.typmod = att->atttypmod,
 			.collation = att->attcollation,
 		};
+		ModelMisfit *misfit =
+			model_equality_misfit(&column, RelationGetRelationName(rel));
 
-		model_check_equality(&column, RelationGetRelationName(rel));
+		if (misfit)
+			model_raise_misfit(misfit);
 	}
 }
 
@@ -136,39 +140,41 @@ check_inputs(Relation rel, PyObject *attnums)
  * The casts of types that are not built in may be made later: they are not
  * even in a dump of some schemas.
  */
-static ModelColumn *
+static ModelMisfit *
 find_misfit(Relation rel, PyObject *reading)
 {
-	ModelColumn *column = palloc0(sizeof(ModelColumn));
+	ModelMisfit *misfit = NULL;
 
-	for (Py_ssize_t i = 0; i < PyList_Size(reading); i++)
+	for (Py_ssize_t i = 0; misfit == NULL && i < PyList_Size(reading); i++)
 	{
-		model_read_column(column, RelationGetDescr(rel),
+		ModelColumn column;
+
+		model_read_column(&column, RelationGetDescr(rel),
 						  PyList_GetItem(reading, i));
-		if (column->typid < FirstNormalObjectId && !model_has_cast(column))
-			return column;
+		if (column.typid < FirstNormalObjectId)
+			misfit = model_cast_misfit(&column);
 	}
-	return NULL;
+	return misfit;
 }
 
 /* Check the types of all columns; one of the readings must fit. */
 static void
 check_types(Relation rel, PyObject *readings)
 {
-	ModelColumn *misfit = NULL;
+	ModelMisfit *first = NULL;
 
 	for (Py_ssize_t i = 0; i < PyList_Size(readings); i++)
 	{
-		ModelColumn *column = find_misfit(rel, PyList_GetItem(readings, i));
+		ModelMisfit *misfit = find_misfit(rel, PyList_GetItem(readings, i));
 
-		if (column == NULL)
+		if (misfit == NULL)
 			return;
 		/* the first reading is the likeliest */
-		if (misfit == NULL)
-			misfit = column;
+		if (first == NULL)
+			first = misfit;
 	}
-	if (misfit)
-		model_raise_no_cast(misfit);
+	if (first)
+		model_raise_misfit(first);
 }
 
 /* Check one model table. */

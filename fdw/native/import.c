@@ -7,8 +7,16 @@
  */
 #include "model_fdw.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_foreign_table.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 /* The statement's list of tables as a JSON array. */
 static void
@@ -44,14 +52,53 @@ restriction_name(ImportForeignSchemaType type)
 	return NULL;
 }
 
-/* Show one notice: (message, hint or None). */
+/*
+ * The tables of a server that are in a schema already, as a JSON array.  They
+ * are locked, so that they stay as they are.
+ */
+static void
+json_existing_tables(StringInfo json, Oid serverid, const char *schema)
+{
+	Oid			namespace = get_namespace_oid(schema, false);
+	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
+	const char *separator = "";
+	HeapTuple	tuple;
+
+	appendStringInfoChar(json, '[');
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
+		Relation	table;
+
+		if (form->ftserver != serverid ||
+			get_rel_namespace(form->ftrelid) != namespace)
+			continue;
+		table = try_relation_open(form->ftrelid, AccessShareLock);
+		if (table == NULL)
+			continue;
+		appendStringInfo(json, "%s%s", separator,
+						 model_table_json(form->ftrelid, GetUserId()));
+		relation_close(table, NoLock);
+		separator = ", ";
+	}
+	appendStringInfoChar(json, ']');
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/* Show one notice: (message, detail or None, hint or None). */
 static void
 show_notice(PyObject *notice)
 {
-	PyObject   *hint = PyTuple_GetItem(notice, 1);
+	PyObject   *detail = PyTuple_GetItem(notice, 1);
+	PyObject   *hint = PyTuple_GetItem(notice, 2);
 
 	ereport(NOTICE,
 			(errmsg_internal("%s", model_python_string(PyTuple_GetItem(notice, 0))),
+			 detail != Py_None ?
+			 errdetail_internal("%s", model_python_string(detail)) : 0,
 			 hint != Py_None ?
 			 errhint("%s", model_python_string(hint)) : 0));
 }
@@ -72,7 +119,13 @@ read_import(PyObject *result)
 	return commands;
 }
 
-/* FDW callback: one CREATE FOREIGN TABLE per model of the server. */
+/*
+ * FDW callback: one CREATE FOREIGN TABLE per model of the server.
+ *
+ * LIMIT TO and EXCEPT have been applied to the models' names when this
+ * returns.  PostgreSQL would apply them again, to the names that a prefix, a
+ * version or a cut has made of these, so it is told that there are none.
+ */
 List *
 model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 {
@@ -80,6 +133,7 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	StringInfoData mapping;
 	StringInfoData names;
 	StringInfoData options;
+	StringInfoData existing;
 	PyObject   *ticket;
 	PyObject   *volatile result = NULL;
 	List	   *volatile commands = NIL;
@@ -93,15 +147,18 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	json_table_list(&names, stmt->table_list);
 	initStringInfo(&options);
 	model_json_options(&options, stmt->options);
+	initStringInfo(&existing);
+	json_existing_tables(&existing, serverid, stmt->local_schema);
 
 	model_python_start();
-	ticket = model_python_call(HOST_IMPORT_SCHEMA, "(NNssNN)",
+	ticket = model_python_call(HOST_IMPORT_SCHEMA, "(NNssNNN)",
 							   model_python_json(server.data),
 							   model_python_json(mapping.data),
 							   stmt->remote_schema,
 							   restriction_name(stmt->list_type),
 							   model_python_json(names.data),
-							   model_python_json(options.data));
+							   model_python_json(options.data),
+							   model_python_json(existing.data));
 	PG_TRY();
 	{
 		result = model_python_finish(ticket);
@@ -113,5 +170,6 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 		model_python_drop(ticket, HOST_CANCEL);
 	}
 	PG_END_TRY();
+	stmt->list_type = FDW_IMPORT_SCHEMA_ALL;
 	return commands;
 }

@@ -72,6 +72,7 @@ typedef enum HostFunction
 	HOST_TRAFFIC,
 	HOST_STATISTICS,
 	HOST_IMPORT_SCHEMA,
+	HOST_CHECK,
 	HOST_NFUNCTIONS
 } HostFunction;
 
@@ -112,6 +113,16 @@ typedef struct ModelColumn
 	Oid			natural;		/* the SQL type of the kind, or its array */
 } ModelColumn;
 
+/* why a column's type does not suit its tensor */
+typedef struct ModelMisfit
+{
+	int			sqlstate;
+	char	   *message;
+	char	   *detail;			/* or NULL */
+	char	   *hint;
+	char	   *type;			/* the type that suits, as DDL takes it */
+} ModelMisfit;
+
 typedef struct ModelTable
 {
 	Oid			relid;
@@ -133,7 +144,9 @@ extern char *model_table_json(Oid relid, Oid userid);
 extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
 extern void model_read_column(ModelColumn *column, TupleDesc desc,
 							  PyObject *entry);
-extern void model_check_equality(ModelColumn *column, const char *table);
+extern ModelMisfit *model_equality_misfit(ModelColumn *column,
+										  const char *table);
+extern void model_raise_misfit(ModelMisfit *misfit) __attribute__((noreturn));
 extern void model_refuse_system_column(AttrNumber attnum);
 extern bool model_is_table(RelOptInfo *rel);
 extern bool model_is_server(Oid wrapperid, List *options);
@@ -192,8 +205,7 @@ typedef struct ModelConversion
 	ModelColumnContext context;
 } ModelConversion;
 
-extern bool model_has_cast(ModelColumn *column);
-extern void model_raise_no_cast(ModelColumn *column) __attribute__((noreturn));
+extern ModelMisfit *model_cast_misfit(ModelColumn *column);
 extern void model_column_error_context(void *arg);
 extern Oid	model_kind_type(char kind, bool array);
 extern bool model_column_plain(ModelColumn *column);

@@ -55,6 +55,7 @@ static const char *const host_function_names[HOST_NFUNCTIONS] = {
 	[HOST_TRAFFIC] = "traffic",
 	[HOST_STATISTICS] = "statistics",
 	[HOST_IMPORT_SCHEMA] = "import_schema",
+	[HOST_CHECK] = "check",
 };
 
 static PyObject *host_functions[HOST_NFUNCTIONS];

@@ -170,37 +170,55 @@ model_table_json(Oid relid, Oid userid)
 }
 
 /*
- * Refuse input columns whose equality says "equal" to texts that a model
- * would tell apart.
+ * Say why an input column's equality is too coarse: it says "equal" to texts
+ * that a model would tell apart.  NULL: it is not.
  */
-void
-model_check_equality(ModelColumn *column, const char *table)
+ModelMisfit *
+model_equality_misfit(ModelColumn *column, const char *table)
 {
 	Oid			base = getBaseType(column->typid);
 	Oid			element = get_element_type(base);
-	const char *type;
+	char	   *type = format_type_be(OidIsValid(element) ?
+									  getBaseType(element) : base);
+	ModelMisfit *misfit = palloc(sizeof(ModelMisfit));
 
+	misfit->sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
 	if (!column->input)
-		return;
-	if (OidIsValid(element))
-		base = getBaseType(element);
-	type = format_type_be(base);
-	if (base == BPCHAROID || strcmp(type, "citext") == 0 ||
+		return NULL;
+	if (strcmp(type, "character") == 0 || strcmp(type, "citext") == 0 ||
 		pg_str_endswith(type, ".citext"))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have type %s",
-						column->name, table,
-						format_type_be(getBaseType(column->typid))),
-				 errdetail("Its equality ignores differences that the model would see."),
-				 errhint("Use type %s.", OidIsValid(element) ? "text[]" : "text")));
+	{
+		misfit->message = psprintf("input column \"%s\" of foreign table \"%s\" cannot have type %s",
+								   column->name, table, format_type_be(base));
+		misfit->detail = "Its equality ignores differences that the model would see.";
+		misfit->type = OidIsValid(element) ? "text[]" : "text";
+		misfit->hint = psprintf("Use type %s.", misfit->type);
+		return misfit;
+	}
 	if (OidIsValid(column->collation) &&
 		!get_collation_isdeterministic(column->collation))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
-						column->name, table),
-				 errhint("Use a deterministic collation, such as \"C\".")));
+	{
+		misfit->message = psprintf("input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
+								   column->name, table);
+		misfit->detail = NULL;
+		misfit->type = psprintf("%s COLLATE pg_catalog.\"C\"",
+								format_type_with_typemod(column->typid,
+														 column->typmod));
+		misfit->hint = "Use a deterministic collation, such as \"C\".";
+		return misfit;
+	}
+	return NULL;
+}
+
+/* Refuse a column because of its type. */
+void
+model_raise_misfit(ModelMisfit *misfit)
+{
+	ereport(ERROR,
+			(errcode(misfit->sqlstate),
+			 errmsg_internal("%s", misfit->message),
+			 misfit->detail ? errdetail_internal("%s", misfit->detail) : 0,
+			 errhint("%s", misfit->hint)));
 }
 
 /* Fill one column from its entry of Python's description and the catalogs. */
@@ -233,6 +251,7 @@ read_description(ModelTable *table, PyObject *description)
 {
 	PyObject   *columns = PyTuple_GetItem(description, 0);
 	Relation	rel = table_open(table->relid, NoLock);
+	ModelMisfit *misfit;
 
 	table->name = pstrdup(RelationGetRelationName(rel));
 	table->ncolumns = PyList_Size(columns);
@@ -241,7 +260,9 @@ read_description(ModelTable *table, PyObject *description)
 	{
 		model_read_column(&table->columns[i], RelationGetDescr(rel),
 						  PyList_GetItem(columns, i));
-		model_check_equality(&table->columns[i], table->name);
+		misfit = model_equality_misfit(&table->columns[i], table->name);
+		if (misfit)
+			model_raise_misfit(misfit);
 	}
 	table_close(rel, NoLock);
 	table->batch_size = PyLong_AsLong(PyTuple_GetItem(description, 1));

@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 from fake_server import FAKE, FakeModel, FakeServer
-from helpers import fails, finish
+from helpers import fails, finish, table
 
-from fdw import errors, host, importer, options
+from fdw import definitions, errors, host, importer, options
 from fdw.signature import Model, TensorSpec
-
-SERVER = options.read_server(1, "s", {"url": "grpc://h:1"}, {})
 
 
 def model(name: str = "m", max_batch_size: int = 8192, **fields: Any) -> Model:
@@ -18,15 +16,22 @@ def model(name: str = "m", max_batch_size: int = 8192, **fields: Any) -> Model:
     return Model(name, "", fields.pop("inputs", ()), fields.pop("outputs", ()), batched, max_batch_size, **fields)
 
 
-def define(defined: Model) -> tuple[list[tuple[str, str, dict[str, str]]], list[str]]:
-    notices: list[importer.Notice] = []
-    table = importer.define_table(defined, SERVER, notices)
-    return [(c.name, c.type, c.options) for c in table.columns], [message for message, _ in notices]
+def define(defined: Model, **settings: str) -> tuple[list[tuple[str, str, dict[str, str]]], list[str]]:
+    notices: list[definitions.Notice] = []
+    table = definitions.define_table(defined, defined.name, 4096, options.read_import(settings), notices)
+    return [(c.name, c.type, c.options) for c in table.columns], [notice.message for notice in notices]
 
 
-def run(server: FakeServer, restriction: str = "all", names: tuple[str, ...] = (), schema: str = "models") -> Any:
+def run(
+    server: FakeServer,
+    restriction: str = "all",
+    names: tuple[str, ...] = (),
+    schema: str = "models",
+    existing: tuple[dict[str, Any], ...] = (),
+    **settings: str,
+) -> Any:
     described = {"oid": 5, "name": "s", "options": {"url": server.url}}
-    return finish(host.import_schema(described, {}, schema, restriction, list(names), {}))
+    return finish(host.import_schema(described, {}, schema, restriction, list(names), settings, existing))
 
 
 def test_a_statement_word_for_word() -> None:
@@ -38,7 +43,7 @@ def test_a_statement_word_for_word() -> None:
         optional=frozenset({"it's"}),
     )
     with FakeServer(models={'a"b\\': risky}) as server:
-        ddl, notices = run(server)
+        ddl, notices = run(server, expand="all")
     assert notices == []
     assert ddl == [
         'CREATE FOREIGN TABLE "a""b\\" (\n'
@@ -73,11 +78,12 @@ def test_what_is_imported_can_be_read_back_and_needs_no_server() -> None:
         finish(host.open(described, [1], [2, 3]))
 
 
-def finish_definitions(server: FakeServer) -> list[importer.TableDefinition]:
+def finish_definitions(server: FakeServer) -> list[definitions.TableDefinition]:
     from fdw.tickets import Ticket
 
     parsed = options.read_server(1, "s", {"url": server.url}, {})
-    tables, _ = finish(Ticket(importer.import_tables(parsed, "models", "all", [])))
+    everything = importer.import_tables(parsed, "models", importer.Restriction(), options.ImportOptions(), {})
+    tables, _ = finish(Ticket(everything))
     return list(tables)
 
 
@@ -124,14 +130,15 @@ def test_models_that_are_skipped_say_why() -> None:
         ddl, notices = run(server)
         assert len(ddl) == 1
         assert notices == [
-            ('skipped model "broken": it is not ready: no weights', None),
+            ('skipped model "broken": it is not ready: no weights', None, None),
             (
                 'skipped model "deep": input tensor "x" of model "deep" has shape [1,1,1,1,1,1,2] per row, '
                 "and an array has at most 6 dimensions",
                 None,
+                None,
             ),
-            ('skipped model "seq": model "seq" is a sequence model, which is not supported', None),
-            ('skipped model "stream": model "stream" is decoupled, which is not supported', None),
+            ('skipped model "seq": model "seq" is a sequence model, which is not supported', None, None),
+            ('skipped model "stream": model "stream" is decoupled, which is not supported', None, None),
         ]
         assert run(server, "except", ("broken", "deep", "seq", "stream"))[1] == []
         for name in ("stream", "seq", "deep"):
@@ -177,7 +184,7 @@ def test_a_server_without_repository_index() -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, None), (16, "16"), (4095, "4095"), (4096, None), (100000, None)])
 def test_batch_size_is_written_where_the_model_takes_less_than_the_default(limit: int, expected: str | None) -> None:
-    table = importer.define_table(model(max_batch_size=limit), SERVER, [])
+    table = definitions.define_table(model(max_batch_size=limit), "m", 4096, options.ImportOptions(), [])
     assert table.options == ({"model": "m"} if expected is None else {"model": "m", "batch_size": expected})
 
 
@@ -191,9 +198,16 @@ def test_vector_elements_are_named_by_the_models_parameter() -> None:
 
 @pytest.mark.parametrize("value", ["age,spend", "a,b,c,d", "a,,c", ""])
 def test_a_parameter_that_does_not_fit_is_ignored_with_a_notice(value: str) -> None:
-    columns, notices = define(model(inputs=(TensorSpec("v", "FP32", (-1, 3)),), parameters=(("columns.v", value),)))
+    vector = model(inputs=(TensorSpec("v", "FP32", (-1, 3)),), parameters=(("columns.v", value),))
+    ignored = ['parameter "columns.v" of model "m" is ignored: it does not name 3 columns']
+    columns, notices = define(vector)
+    assert [(name, type_) for name, type_, _ in columns] == [("v", "double precision[]")]
+    assert notices == ignored
+    columns, notices = define(vector, expand="all")
     assert [name for name, _, _ in columns] == ["v_1", "v_2", "v_3"]
-    assert notices == ['parameter "columns.v" of model "m" is ignored: it does not name 3 columns']
+    assert notices == ignored
+    assert define(vector, expand="none")[1] == []
+    assert define(vector, columns="v: a, b, c")[1] == []
 
 
 def test_names_that_clash_get_a_suffix() -> None:
@@ -226,19 +240,28 @@ def test_names_over_63_bytes_are_cut_at_a_character() -> None:
     assert all(len(name.encode()) <= 63 for name in names)
     assert len(notices) == 2
     assert columns[0][2]["input"] == long
-    named: list[importer.Notice] = []
-    table = importer.define_table(model(name=long), SERVER, named)
-    assert (table.name, table.options["model"]) == ("é" * 31, long)
-    assert named == [(f'model "{long}" is imported as foreign table "{"é" * 31}"', None)]
+    with FakeServer(models={long: FAKE, long + "b": FAKE}) as server:
+        ddl, found = run(server)
+        assert [statement.split('"')[1] for statement in ddl] == ["é" * 31, "é" * 30 + "_2"]
+        assert [notice.message for notice in found] == [
+            f'model "{long}" is imported as foreign table "{"é" * 31}"',
+            f'model "{long}b" is imported as foreign table "{"é" * 30}_2"',
+        ]
+        # a name that PostgreSQL has cut stands for what it was cut from, whatever else is imported
+        assert run(server, "limit to", ("é" * 30 + "_2",))[0] == ddl[1:]
+        assert run(server, "except", ("é" * 31,))[0] == ddl[1:]
 
 
 def test_a_table_that_would_be_too_wide() -> None:
     with pytest.raises(errors.Unsupported, match="needs 1601 columns, and a table has 1600"):
-        define(model(inputs=(TensorSpec("v", "FP32", (-1, 1601)),)))
+        define(model(inputs=(TensorSpec("v", "FP32", (-1, 1601)),)), expand="all")
+    assert len(define(model(inputs=(TensorSpec("v", "FP32", (-1, 1600)),)), expand="all")[0]) == 1600
+    assert len(define(model(inputs=(TensorSpec("v", "FP32", (-1, 1601)),)))[0]) == 1
 
 
 def test_a_model_without_batch_dimension() -> None:
-    columns, _ = define(model(inputs=(TensorSpec("v", "INT32", (2,)),), batched=False, max_batch_size=0))
+    vector = model(inputs=(TensorSpec("v", "INT32", (2,)),), batched=False, max_batch_size=0)
+    columns, _ = define(vector, expand="all")
     assert columns[1] == ("v_2", "integer", {"input": "v", "dtype": "INT32", "shape": "[2]", "index": "2"})
 
 
@@ -246,4 +269,94 @@ def test_a_model_without_batch_dimension() -> None:
     ("text", "quoted"), [("a", "'a'"), ("it's", "'it''s'"), ("a\\b", " E'a\\\\b'"), ("", "''"), ("'\\", " E'''\\\\'")]
 )
 def test_literals(text: str, quoted: str) -> None:
-    assert importer.quote_literal(text) == quoted
+    assert definitions.quote_literal(text) == quoted
+
+
+VECTORS = model(
+    inputs=(TensorSpec("v", "FP32", (-1, 2)), TensorSpec("w", "FP32", (-1, 2)), TensorSpec("s", "FP32", (-1, 1))),
+    outputs=(TensorSpec("m", "FP16", (-1, 2, 2)), TensorSpec("t", "FP32", (-1, -1))),
+    parameters=(("columns.v", "a,b"), ("columns.s", "scalar")),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "a b w scalar m t"),
+        ({"expand": "named"}, "a b w scalar m t"),
+        ({"expand": "all"}, "a b w_1 w_2 scalar m t"),
+        ({"expand": "none"}, "v w scalar m t"),
+        ({"columns": "w: c, d; v: e, f"}, "e f c d scalar m t"),
+        ({"columns": "w: c, d", "expand": "none"}, "v c d scalar m t"),
+        ({"columns": "s: x; v: a, a"}, "a a_input w x m t"),
+    ],
+)
+def test_which_vectors_are_expanded(settings: dict[str, str], expected: str) -> None:
+    assert " ".join(name for name, _, _ in define(VECTORS, **settings)[0]) == expected
+
+
+def test_types_of_float_arrays() -> None:
+    def types(**settings: str) -> list[str]:
+        return [type_ for _, type_, _ in define(VECTORS, expand="none", **settings)[0]]
+
+    assert types() == ["double precision[]", "double precision[]", "double precision", "real[]", "real[]"]
+    assert types(float_arrays="real") == ["real[]", "real[]", "double precision", "real[]", "real[]"]
+
+
+@pytest.mark.parametrize("names", ["a", "a, b, c"])
+def test_names_that_do_not_fit(names: str) -> None:
+    with fails(
+        "22023",
+        f'option "columns" names {names.count(",") + 1} elements of tensor "v" of model "m"',
+        "The tensor has shape [2] per row.",
+        "Name all its elements, or import the model apart with LIMIT TO.",
+    ):
+        define(VECTORS, columns=f"v: {names}")
+
+
+def test_names_for_no_tensor() -> None:
+    with (
+        FakeServer() as server,
+        fails("22023", 'option "columns" names tensor "z", which no imported model has', None, "Correct the name."),
+    ):
+        run(server, columns="z: a")
+
+
+def test_prefix() -> None:
+    with FakeServer(models={"a": FAKE, "b": FAKE}) as server:
+        assert [statement.split('"')[1] for statement in run(server, prefix="m_")[0]] == ["m_a", "m_b"]
+        for name in ("b", "m_b"):
+            ddl, notices = run(server, "limit to", (name,), prefix="m_")
+            assert [statement.split('"')[1] for statement in ddl] == ["m_b"]
+            assert "model 'b'" in ddl[0]
+            assert notices == []
+            assert "m_a" in run(server, "except", (name,), prefix="m_")[0][0]
+
+
+def existing(name: str, url: str, columns: Any, **table_options: str) -> dict[str, Any]:
+    return table(*columns, url=url, name=name, **table_options)
+
+
+def test_a_table_that_is_there_stays() -> None:
+    described = {"dtype": "FP64", "shape": "[-1,1]"}
+    x: tuple[str, str, dict[str, str]] = ("x", "float8", {"input": "x", **described})
+    y: tuple[str, str, dict[str, str]] = ("y", "float8", {"output": "y", **described})
+    stale: tuple[str, str, dict[str, str]] = ("x", "float8", {"input": "x", "dtype": "FP32", "shape": "[-1,1]"})
+    gone: tuple[str, str, dict[str, str]] = ("z", "float8", {"output": "z", **described})
+    with FakeServer(models={"a": FAKE, "b": FAKE, "c": FAKE}) as server:
+        there = (
+            existing("a", server.url, (x, y), model="a"),
+            existing("b", server.url, (stale, y, gone)),
+            # another model's, with which IMPORT collides
+            existing("c", server.url, (x, y), model="a"),
+        )
+        ddl, notices = run(server, existing=there)
+    assert [statement.split('"')[1] for statement in ddl] == ["c"]
+    assert notices == [
+        ('foreign table "a" already exists, skipping', None, None),
+        (
+            'foreign table "b" already exists, skipping, although it does not match its model any more',
+            'Input tensor "x" of model "b" has dtype FP64 and shape [-1,1]. There are 2 differences.',
+            "\"SELECT * FROM model_fdw_check('public.b')\" shows what differs, and the statements that cure it.",
+        ),
+    ]

@@ -26,7 +26,49 @@ MESSAGES = [
         None,
         "There are no valid options in this context.",
     ),
-    ("import", {"zzz": "1"}, "HV00D", 'invalid option "zzz"', None, "There are no valid options in this context."),
+    (
+        "import",
+        {"zzz": "1"},
+        "HV00D",
+        'invalid option "zzz"',
+        None,
+        "Valid options in this context are: prefix, versions, expand, columns, float_arrays.",
+    ),
+    ("import", {"prefx": "1"}, "HV00D", 'invalid option "prefx"', None, 'Perhaps you meant the option "prefix".'),
+    *(
+        (
+            "import",
+            {"columns": value},
+            "22023",
+            'invalid value for option "columns"',
+            None,
+            'Write "tensor: name, name, ...", each tensor once, with semicolons between tensors.',
+        )
+        for value in (
+            "x",
+            "x:",
+            "x: a,",
+            "x: a b: c",
+            ": a",
+            "x: a,, b",
+            'x: "a',
+            'x: ""',
+            "x: a; x: b",
+            "x: a; y",
+            "x, a",
+        )
+    ),
+    *(
+        (
+            "import",
+            {"versions": value},
+            "22023",
+            f'invalid value for option "versions": {value}',
+            None,
+            "Valid values are latest, all, and numbers separated by commas.",
+        )
+        for value in ("", "newest", "1,", "-1", "1;2")
+    ),
     (
         "server",
         {"url": "grpc://h", "keepalive": "1"},
@@ -353,3 +395,25 @@ def test_validating_imports_neither_numpy_nor_grpc() -> None:
         "sys.exit(f'imported {loaded}' if loaded else 0)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("x: a", (("x", ("a",)),)),
+        (" x :a,  b c ,d;y: e ", (("x", ("a", "b c", "d")), ("y", ("e",)))),
+        ("\nx: a,\n  b;\ny: b\n", (("x", ("a", "b")), ("y", ("b",)))),
+        ("x: a;;", (("x", ("a",)),)),
+        ('"in: put": "a, b", "say ""hi""" , é%\\', (("in: put", ("a, b", 'say "hi"', "é%\\")),)),
+    ],
+)
+def test_names_of_elements(text: str, expected: object) -> None:
+    assert options.read_import({"columns": text}).columns == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("latest", "latest"), ("all", "all"), ("3", ("3",)), (" 1, 3 ", ("1", "3"))]
+)
+def test_versions(text: str, expected: object) -> None:
+    assert options.read_import({"versions": text}).versions == expected

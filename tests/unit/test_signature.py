@@ -197,7 +197,7 @@ WRONG: list[tuple[ColumnText, str, str, str, str | None]] = [
         "HV004",
         'column "n" of foreign table "t" does not match model "churn"',
         'The column declares dtype INT64 and shape [-1]; input tensor "n" has dtype INT32 and shape [-1,1].',
-        "Import the foreign table again, or correct the column's options.",
+        "\"SELECT * FROM model_fdw_check('public.t')\" shows what differs, and the statements that cure it.",
     ),
     (
         ("v", "double precision", {"index": "4"}),
