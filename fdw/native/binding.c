@@ -240,6 +240,27 @@ model_implied_clauses(PlannerInfo *root, RelOptInfo *rel, AttrNumber attnum,
 												  &attnum, prohibited);
 }
 
+/* Search all conditions for a binding of a column, equalities before lists. */
+static bool
+search_clauses(ColumnSearch *search, List *clauses, bool allow_lists)
+{
+	search->allow_lists = false;
+	for (;;)
+	{
+		if (try_clauses(search, search->rel->baserestrictinfo) ||
+			try_clauses(search, clauses) ||
+			(!bms_is_empty(search->available) &&
+			 try_clauses(search,
+						 model_implied_clauses(search->root, search->rel,
+											   search->column->attnum,
+											   NULL))))
+			return true;
+		if (search->allow_lists || !allow_lists)
+			return false;
+		search->allow_lists = true;
+	}
+}
+
 /*
  * Could some join of the query bind the column?  An optional input may only
  * stay unbound if none can: else the answer would depend on the join order.
@@ -273,16 +294,11 @@ model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		ModelColumn *column = &table->columns[i];
-		ColumnSearch search = {root, rel, column, available, allow_lists};
+		ColumnSearch search = {root, rel, column, available};
 
 		if (!column->input)
 			continue;
-		if (!try_clauses(&search, rel->baserestrictinfo) &&
-			!try_clauses(&search, clauses) &&
-			(bms_is_empty(available) ||
-			 !try_clauses(&search,
-						  model_implied_clauses(root, rel, column->attnum,
-												NULL))))
+		if (!search_clauses(&search, clauses, allow_lists))
 		{
 			if (column->optional && !may_be_bound(root, rel, column))
 				continue;

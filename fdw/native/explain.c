@@ -13,6 +13,20 @@
 #include "utils/builtins.h"
 #include "utils/ruleutils.h"
 
+/* The name of a join type. */
+const char *
+model_explain_join_type(JoinType jointype)
+{
+	static const char *const names[] = {
+		[JOIN_INNER] = "Inner",
+		[JOIN_LEFT] = "Left",
+		[JOIN_SEMI] = "Semi",
+		[JOIN_ANTI] = "Anti",
+	};
+
+	return names[jointype];
+}
+
 /* Show the model, its version, the endpoint and the batch size. */
 void
 model_explain_table(ModelTable *table, ExplainState *es)

@@ -71,6 +71,7 @@ typedef struct ModelJoinState
 	int			ninputs;
 	List	   *inputs;			/* integers: attnums of the bound inputs */
 	List	   *columns;		/* integers: attnums of the model's columns */
+	List	   *group;			/* integers: outer columns that match with it */
 	ProjectionInfo *values;		/* computes the inputs */
 	int		   *sources;		/* ... or the outer columns that they are */
 	ExprState  *gate;
@@ -84,6 +85,7 @@ typedef struct ModelJoinState
 	OutputColumn *outputs;
 	int		   *input_columns;	/* scan column of each input, -1: not in it */
 	int			tableoid_column;	/* or -1 */
+	int			ctid_column;	/* or -1 */
 	int			wholerow_column;	/* or -1 */
 	TupleDesc	wholerow_desc;
 	bool		keeps_references;	/* is a kept column passed by reference? */
@@ -208,7 +210,7 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 	state->input_columns = palloc(sizeof(int) * (state->ninputs + 1));
 	for (int i = 0; i < state->ninputs; i++)
 		state->input_columns[i] = -1;
-	state->tableoid_column = state->wholerow_column = -1;
+	state->tableoid_column = state->ctid_column = state->wholerow_column = -1;
 
 	for (int i = 0; i < state->nouter; i++)
 		if (is_read(columns, i))
@@ -225,6 +227,8 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 				 attnum, state->table->name);
 		if (attnum == TableOidAttributeNumber)
 			state->tableoid_column = column;
+		else if (attnum == SelfItemPointerAttributeNumber)
+			state->ctid_column = column;
 		else if (attnum == InvalidAttrNumber)
 			state->wholerow_column = column;
 		else if (input >= 0)
@@ -347,6 +351,7 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	state->inputs = list_nth(plan->custom_private, JOIN_PRIVATE_INPUTS);
 	state->ninputs = list_length(state->inputs);
 	state->columns = list_nth(plan->custom_private, JOIN_PRIVATE_COLUMNS);
+	state->group = list_nth(plan->custom_private, JOIN_PRIVATE_GROUP);
 	state->outer = ExecInitNode(linitial(plan->custom_plans), estate, eflags);
 	node->custom_ps = list_make1(state->outer);
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
@@ -621,6 +626,7 @@ fill_model_columns(ModelJoinState *state, ModelBatch *batch, int row,
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
+	static ItemPointerData invalid_tid = {{0xFFFF, 0xFFFF}, 0};
 	int			column;
 
 	for (int i = 0; i < state->noutputs; i++)
@@ -636,6 +642,13 @@ fill_model_columns(ModelJoinState *state, ModelBatch *batch, int row,
 	if (column >= 0)
 	{
 		slot->tts_values[column] = ObjectIdGetDatum(state->table->relid);
+		slot->tts_isnull[column] = false;
+	}
+	column = state->ctid_column;
+	if (column >= 0)
+	{
+		/* as a scan's slot has it */
+		slot->tts_values[column] = PointerGetDatum(&invalid_tid);
 		slot->tts_isnull[column] = false;
 	}
 	column = state->wholerow_column;
@@ -662,14 +675,17 @@ fill_placeholders(ModelJoinState *state)
 									  &slot->tts_isnull[column]);
 }
 
-/* Make the model's part of the scan tuple NULL. */
+/* Make the model's part of the scan tuple NULL, and what matches with it. */
 static void
 null_extend(ModelJoinState *state)
 {
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
+	ListCell   *cell;
 
 	memset(slot->tts_isnull + state->nouter, true,
 		   sizeof(bool) * (slot->tts_tupleDescriptor->natts - state->nouter));
+	foreach(cell, state->group)
+		slot->tts_isnull[lfirst_int(cell)] = true;
 }
 
 /*
@@ -691,7 +707,7 @@ form_tuple(ModelJoinState *state, ModelBatch *batch, JoinRows *rows, int row)
 	{
 		int			column = state->kept[i].scan_column;
 
-		if (column < 0 || (state->kept[i].input && !match))
+		if (column < 0)
 			continue;
 		slot->tts_values[column] = values[i];
 		slot->tts_isnull[column] = nulls[i];
@@ -703,6 +719,8 @@ form_tuple(ModelJoinState *state, ModelBatch *batch, JoinRows *rows, int row)
 #endif
 	if (match)
 		fill_model_columns(state, batch, rows->sent[row], values, nulls);
+	else
+		null_extend(state);
 	ExecStoreVirtualTuple(slot);
 	econtext->ecxt_scantuple = slot;
 	if (!match)
@@ -866,17 +884,12 @@ total_counters(ModelJoinState *state, int64 *totals)
 static void
 model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	static const char *const join_types[] = {
-		[JOIN_INNER] = "Inner",
-		[JOIN_LEFT] = "Left",
-		[JOIN_SEMI] = "Semi",
-		[JOIN_ANTI] = "Anti",
-	};
 	ModelJoinState *state = (ModelJoinState *) node;
 	PlanState  *ps = &node->ss.ps;
 	List	   *exprs = ((CustomScan *) ps->plan)->custom_exprs;
 
-	ExplainPropertyText("Join Type", join_types[state->jointype], es);
+	ExplainPropertyText("Join Type", model_explain_join_type(state->jointype),
+						es);
 	model_explain_table(state->table, es);
 	model_explain_bindings(state->table, state->inputs,
 						   list_nth(exprs, JOIN_EXPR_VALUES), ps, ancestors,

@@ -4,19 +4,10 @@
  *	  When the planner uses a Model Join.
  *
  * The join hook sees every pair (outer, inner) of relations that the planner
- * considers.  Where the inner one is a model table and the conditions bind
- * all its inputs, each path of the outer side gets a Model Join above it: the
- * outer rows come in their order, and each finds at most one model row.
- *
- * Plan shape:
- *
- *	  Custom Scan (Model Join)
- *		-> any plan that gives the outer rows
- *
- * scanrelid is 0; custom_scan_tlist holds the outer plan's columns, then the
- * model's columns that somebody reads, then placeholders that must be
- * computed before null-extension.  The other lists are described in
- * model_fdw.h (ModelJoinExpr, ModelJoinPrivate).
+ * considers.  Where the inner one consists of models whose inputs are bound
+ * (see join_levels.c), each path of the outer side gets Model Joins above it:
+ * the outer rows come in their order, and each finds at most one row of each
+ * model.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,19 +25,8 @@
 #include "optimizer/placeholder.h"
 #include "optimizer/plancat.h"
 #include "optimizer/restrictinfo.h"
+#include "optimizer/tlist.h"
 #include "utils/lsyscache.h"
-
-/* a path of the Model Join; the lists are of bare expressions */
-typedef struct ModelJoinPath
-{
-	CustomPath	path;
-	RelOptInfo *rel;			/* the model's */
-	JoinType	jointype;
-	ModelBindings bindings;
-	List	   *before;			/* join conditions, checked before sending */
-	List	   *after;			/* join conditions that read the answer */
-	List	   *filter;			/* conditions above the join */
-} ModelJoinPath;
 
 static set_join_pathlist_hook_type previous_join_hook = NULL;
 static set_rel_pathlist_hook_type previous_rel_hook = NULL;
@@ -104,15 +84,15 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 }
 
 /*
- * Cost a Model Join over "outer".
+ * Cost a Model Join over "outer", all of whose processes together give "rows"
+ * rows.
  *
  * Workers divide the outer plan's work among them but not the server's: each
  * is charged for all rows' inference, and for its own start.
  */
 static void
-cost_model_join(Path *path, Path *outer, ModelTable *table)
+cost_model_join(Path *path, Path *outer, ModelTable *table, double rows)
 {
-	double		rows = path->parallel_aware ? outer->parent->rows : outer->rows;
 	double		requests = Max(1, ceil(rows / table->batch_size));
 	QualCost   *target = &path->pathtarget->cost;
 	Cost		start = outer->startup_cost + target->startup +
@@ -123,52 +103,125 @@ cost_model_join(Path *path, Path *outer, ModelTable *table)
 	path->total_cost = start + outer->total_cost - outer->startup_cost +
 		requests * MODEL_REQUEST_COST + rows * table->row_cost +
 		path->rows * target->per_tuple;
-#if PG_VERSION_NUM >= 180000
-	path->disabled_nodes = outer->disabled_nodes;
-#endif
+}
+
+/* Cost a Model Append over "below". */
+static void
+cost_model_append(Path *path, Path *below, int nmembers)
+{
+	QualCost   *target = &path->pathtarget->cost;
+
+	path->startup_cost = below->startup_cost + target->startup;
+	path->total_cost = below->total_cost + target->startup +
+		below->rows * nmembers * cpu_tuple_cost +
+		path->rows * target->per_tuple;
+}
+
+/* What a node that has another above it gives: the outer columns and more. */
+static PathTarget *
+level_target(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+			 ModelJoinShape *shape, int number)
+{
+	PathTarget *target = copy_pathtarget(outer->pathtarget);
+
+	add_new_columns_to_pathtarget(target,
+								  model_level_reads(shape, joinrel, number));
+	return set_pathtarget_cost_width(root, target);
+}
+
+/* Does the node at the top of a shape have this number? */
+static bool
+is_top(ModelJoinShape *shape, int number)
+{
+	return number == list_length(shape->levels) - (shape->append ? 0 : 1);
+}
+
+/* How a level joins. */
+static JoinType
+level_jointype(ModelJoinShape *shape, int number)
+{
+	if (shape->append)
+		return JOIN_LEFT;
+	if (is_top(shape, number))
+		return shape->jointype;
+	return IS_OUTER_JOIN(shape->jointype) ? JOIN_LEFT : JOIN_INNER;
 }
 
 /*
- * Make the path of a Model Join over one path of the outer side.
+ * Put one node of a shape above "outer": a level's Model Join, or the Model
+ * Append.  "share" is the part of the rows that a process sees.
  *
  * Only over a partial path may it run in workers: a whole Model Join in each
  * of them would ask once per worker.
  */
 static Path *
-make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
-			   ModelJoinPath *template, JoinPathExtraData *extra,
-			   bool partial)
+add_node(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+		 ModelJoinShape *shape, int number, double share, bool partial)
 {
-	ModelJoinPath *join = palloc(sizeof(ModelJoinPath));
+	ModelJoinPath *join = palloc0(sizeof(ModelJoinPath));
 	Path	   *path = &join->path.path;
-	Relids		required = bms_copy(PATH_REQ_OUTER(outer));
+	bool		append = number == list_length(shape->levels);
+	ModelJoinLevel *level = append ? NULL : list_nth(shape->levels, number);
 
-	*join = *template;
+	join->shape = shape;
+	join->number = number;
 	NodeSetTag(path, T_CustomPath);
 	path->pathtype = T_CustomScan;
 	path->parent = joinrel;
-	path->pathtarget = joinrel->reltarget;
-	join->filter = list_concat(moved_clauses(root, joinrel, outer, join->rel,
-											 required, extra,
-											 &path->param_info),
-							   join->filter);
-	path->parallel_safe = path->parallel_aware = partial;
+	path->parallel_safe = partial;
+	path->parallel_aware = partial && !append;
 	path->parallel_workers = partial ? outer->parallel_workers : 0;
-	path->rows = clamp_row_est(joinrel->rows * outer->rows /
-							   outer->parent->rows);
 	/* workers deliver no common order, so promise none */
 	path->pathkeys = partial ? NIL : outer->pathkeys;
 	join->path.flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	join->path.custom_paths = list_make1(outer);
-	join->path.methods = &model_join_path_methods;
-	cost_model_join(path, outer, join->rel->fdw_private);
+	join->path.methods = append ? &model_append_path_methods :
+		&model_join_path_methods;
+	path->pathtarget = joinrel->reltarget;
+	path->rows = clamp_row_est(joinrel->rows * share);
+	if (!is_top(shape, number))
+	{
+		path->pathtarget = level_target(root, joinrel, outer, shape, number);
+		path->rows = outer->rows;
+		if (level_jointype(shape, number) == JOIN_INNER)
+			path->rows = clamp_row_est(path->rows * level->match);
+	}
+#if PG_VERSION_NUM >= 180000
+	path->disabled_nodes = outer->disabled_nodes;
+#endif
+	if (append)
+		cost_model_append(path, outer, number);
+	else
+		cost_model_join(path, outer, level->rel->fdw_private,
+						partial ? outer->rows / share : outer->rows);
 	return path;
 }
 
-/* Add a Model Join over every path of the outer side. */
+/* Make the path of a join over one path of the outer side. */
+static Path *
+make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
+			   ModelJoinShape *shape, JoinPathExtraData *extra, bool partial)
+{
+	double		share = outer->rows / outer->parent->rows;
+	ParamPathInfo *param_info;
+	List	   *moved = moved_clauses(root, joinrel, outer, shape->inner,
+									  bms_copy(PATH_REQ_OUTER(outer)), extra,
+									  &param_info);
+	Path	   *path = outer;
+
+	for (int number = 0; path == outer || !is_top(shape, number - 1); number++)
+	{
+		path = add_node(root, joinrel, path, shape, number, share, partial);
+		path->param_info = param_info;
+	}
+	((ModelJoinPath *) path)->filter = list_concat(moved, shape->filter);
+	return path;
+}
+
+/* Add a join over every path of the outer side. */
 static void
 add_join_paths(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
-			   ModelJoinPath *join, JoinPathExtraData *extra)
+			   ModelJoinShape *shape, JoinPathExtraData *extra)
 {
 	ListCell   *cell;
 
@@ -176,8 +229,8 @@ add_join_paths(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 	{
 		Path	   *path = lfirst(cell);
 
-		if (!bms_overlap(PATH_REQ_OUTER(path), join->rel->relids))
-			add_path(joinrel, make_join_path(root, joinrel, path, join, extra,
+		if (!bms_overlap(PATH_REQ_OUTER(path), shape->inner->relids))
+			add_path(joinrel, make_join_path(root, joinrel, path, shape, extra,
 											 false));
 	}
 	if (!joinrel->consider_parallel ||
@@ -189,32 +242,40 @@ add_join_paths(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 
 		if (PATH_REQ_OUTER(path) == NULL)
 			add_partial_path(joinrel,
-							 make_join_path(root, joinrel, path, join, extra,
+							 make_join_path(root, joinrel, path, shape, extra,
 											true));
 	}
 }
 
 /*
- * Estimate the rows of the join: at most one model row per outer row, times
- * what the remaining conditions let through.
+ * Estimate the rows of the join: at most one row of a model per outer row,
+ * times what the remaining conditions let through.
  */
 static double
-estimate_rows(PlannerInfo *root, ModelJoinPath *join, double outer_rows,
+estimate_rows(PlannerInfo *root, ModelJoinShape *shape, double outer_rows,
 			  SpecialJoinInfo *sjinfo)
 {
-	List	   *quals = list_concat_copy(join->before, join->after);
-	double		match = clauselist_selectivity(root, quals, 0, JOIN_INNER,
-											   sjinfo);
-	double		filter = clauselist_selectivity(root, join->filter, 0,
+	double		match = shape->append ? 0 : 1;
+	double		filter = clauselist_selectivity(root, shape->filter, 0,
 												JOIN_INNER, sjinfo);
+	ListCell   *cell;
 
-	switch (join->jointype)
+	foreach(cell, shape->levels)
+	{
+		ModelJoinLevel *level = lfirst(cell);
+
+		match = shape->append ? match + level->match : match * level->match;
+	}
+	switch (shape->jointype)
 	{
 		case JOIN_LEFT:
-			match = 1;
+			match = Max(match, 1);
+			break;
+		case JOIN_SEMI:
+			match = Min(match, 1);
 			break;
 		case JOIN_ANTI:
-			match = 1 - match;
+			match = 1 - Min(match, 1);
 			break;
 		default:
 			break;
@@ -222,58 +283,26 @@ estimate_rows(PlannerInfo *root, ModelJoinPath *join, double outer_rows,
 	return clamp_row_est(outer_rows * match * filter);
 }
 
-/* Which of the join's conditions decide about a match? */
-static List *
-matching_clauses(List *clauses, JoinType jointype, RelOptInfo *joinrel,
-				 List **filter)
-{
-	List	   *matching = NIL;
-	ListCell   *cell;
-
-	foreach(cell, clauses)
-	{
-		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
-
-		if (IS_OUTER_JOIN(jointype) &&
-			RINFO_IS_PUSHED_DOWN(rinfo, joinrel->relids))
-			*filter = lappend(*filter, rinfo->clause);
-		else
-			matching = lappend(matching, rinfo);
-	}
-	return matching;
-}
-
 /* Planner hook: add Model Joins to a join relation. */
 static void
 join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 		  RelOptInfo *inner, JoinType jointype, JoinPathExtraData *extra)
 {
-	ModelJoinPath join = {0};
-	List	   *clauses;
+	ModelJoinShape *shape;
 
 	if (previous_join_hook)
 		previous_join_hook(root, joinrel, outer, inner, jointype, extra);
-	if (!model_fdw_enable_model_join || !model_is_table(inner) ||
-		inner->fdw_private == NULL || inner->pathlist == NIL)
-		return;
-	if (jointype != JOIN_INNER && jointype != JOIN_LEFT &&
-		jointype != JOIN_SEMI && jointype != JOIN_ANTI &&
-		jointype != JOIN_UNIQUE_OUTER)
-		return;
-	if (!bms_is_subset(inner->lateral_relids, outer->relids))
+	if (!model_fdw_enable_model_join ||
+		(jointype != JOIN_INNER && jointype != JOIN_LEFT &&
+		 jointype != JOIN_SEMI && jointype != JOIN_ANTI &&
+		 jointype != JOIN_UNIQUE_OUTER))
 		return;
 
-	clauses = matching_clauses(extra->restrictlist, jointype, joinrel,
-							   &join.filter);
-	if (!model_bind(root, inner, inner->fdw_private, outer->relids, clauses,
-					false, &join.bindings))
+	shape = model_join_shape(root, joinrel, outer, inner,
+							 jointype == JOIN_UNIQUE_OUTER ? JOIN_INNER : jointype,
+							 extra);
+	if (shape == NULL)
 		return;
-	join.rel = inner;
-	join.jointype = jointype == JOIN_UNIQUE_OUTER ? JOIN_INNER : jointype;
-	model_split_quals(root, inner, &join.bindings, inner->baserestrictinfo,
-					  &join.before, &join.after);
-	model_split_quals(root, inner, &join.bindings, clauses, &join.before,
-					  &join.after);
 	if (jointype == JOIN_UNIQUE_OUTER)
 	{
 		/* "(p.x, p.y) IN (SELECT ...)": each row of the list once */
@@ -282,12 +311,12 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 							   extra->sjinfo);
 
 		if (unique)
-			add_path(joinrel, make_join_path(root, joinrel, unique, &join,
+			add_path(joinrel, make_join_path(root, joinrel, unique, shape,
 											 extra, false));
 		return;
 	}
-	joinrel->rows = estimate_rows(root, &join, outer->rows, extra->sjinfo);
-	add_join_paths(root, joinrel, outer, &join, extra);
+	joinrel->rows = estimate_rows(root, shape, outer->rows, extra->sjinfo);
+	add_join_paths(root, joinrel, outer, shape, extra);
 }
 
 /*
@@ -302,7 +331,8 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 	if (previous_rel_hook)
 		previous_rel_hook(root, rel, rti, rte);
-	if (!model_fdw_enable_model_join || !model_is_table(rel))
+	if (!model_fdw_enable_model_join ||
+		(!model_is_table(rel) && !model_is_append(root, rel)))
 		return;
 	foreach(cell, rel->joininfo)
 		lfirst_node(RestrictInfo, cell)->pseudoconstant = false;
@@ -378,21 +408,28 @@ plan_model_join(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 				List *tlist, List *clauses, List *custom_plans)
 {
 	ModelJoinPath *join = (ModelJoinPath *) path;
-	ModelTable *table = join->rel->fdw_private;
+	ModelJoinShape *shape = join->shape;
+	ModelJoinLevel *level = list_nth(shape->levels, join->number);
+	bool		top = is_top(shape, join->number);
+	ModelTable *table = level->rel->fdw_private;
 	ModelJoinParts parts = {
 		.relid = table->relid,
-		.userid = join->rel->userid,
-		.varno = join->rel->relid,
-		.jointype = join->jointype,
-		.attnums = join->bindings.attnums,
-		.values = join->bindings.values,
-		.before = join->before,
-		.after = join->after,
+		.userid = level->rel->userid,
+		.varno = level->rel->relid,
+		.member = shape->append,
+		.jointype = level_jointype(shape, join->number),
+		.attnums = level->bindings.attnums,
+		.values = level->bindings.values,
+		.before = level->before,
+		.after = level->after,
 		.filter = join->filter,
-		.level = joinrel->reltarget->exprs,
-		.placeholders = join->rel->reltarget->exprs,
+		.level = (top ? joinrel->reltarget : path->path.pathtarget)->exprs,
+		.placeholders = top ? shape->inner->reltarget->exprs : NIL,
 	};
 
+	for (int i = 0; i < join->number && !shape->append; i++)
+		parts.group = bms_union(parts.group, ((ModelJoinLevel *)
+											  list_nth(shape->levels, i))->rel->relids);
 	return model_join_make_plan(&parts, linitial(custom_plans), tlist,
 								path->flags);
 }

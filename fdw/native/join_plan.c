@@ -22,15 +22,11 @@
 /* what the mutator below needs */
 typedef struct ScanTupleContext
 {
-	Index		relid;			/* the model's */
+	Relids		relids;			/* the models' */
 	List	   *tlist;			/* custom_scan_tlist */
 } ScanTupleContext;
 
-/*
- * Replace the model's columns and placeholders by the scan tuple's own
- * mention of them: below the join they are not marked as nullable by it, and
- * setrefs compares these marks.
- */
+/* The mutator of model_use_scan_tuple(). */
 static Node *
 use_scan_tuple(Node *node, ScanTupleContext *context)
 {
@@ -43,8 +39,8 @@ use_scan_tuple(Node *node, ScanTupleContext *context)
 		Node	   *entry = (Node *) lfirst_node(TargetEntry, cell)->expr;
 
 		if (IsA(node, Var) && IsA(entry, Var) &&
-			((Var *) node)->varno == context->relid &&
-			((Var *) entry)->varno == context->relid &&
+			bms_is_member(((Var *) node)->varno, context->relids) &&
+			((Var *) node)->varno == ((Var *) entry)->varno &&
 			((Var *) node)->varattno == ((Var *) entry)->varattno)
 			return (Node *) copyObject(entry);
 		if (IsA(node, PlaceHolderVar) && IsA(entry, PlaceHolderVar) &&
@@ -53,6 +49,104 @@ use_scan_tuple(Node *node, ScanTupleContext *context)
 			return (Node *) copyObject(entry);
 	}
 	return expression_tree_mutator(node, use_scan_tuple, context);
+}
+
+/*
+ * Replace the models' columns and placeholders by the scan tuple's own
+ * mention of them: below the join they are not marked as nullable by it, and
+ * setrefs compares these marks.
+ */
+Node *
+model_use_scan_tuple(Node *node, Relids relids, List *tlist)
+{
+	ScanTupleContext context = {relids, tlist};
+
+	return use_scan_tuple(node, &context);
+}
+
+/* Is the placeholder in the list? */
+static bool
+has_placeholder(List *list, PlaceHolderVar *node)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		PlaceHolderVar *phv = lfirst(cell);
+
+		if (IsA(phv, PlaceHolderVar) && phv->phid == node->phid)
+			return true;
+	}
+	return false;
+}
+
+/* Is the column in the list? */
+static bool
+has_column(List *list, Var *node)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		Var		   *var = lfirst(cell);
+
+		if (IsA(var, Var) && var->varno == node->varno &&
+			var->varattno == node->varattno)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Collect the columns and placeholders that expressions read.  What the
+ * placeholders of "below" read themselves is added to "inside".
+ */
+static void
+pull_level(List *exprs, List *below, List **reads, List **inside)
+{
+	List	   *vars = pull_var_clause((Node *) exprs,
+									   PVC_RECURSE_AGGREGATES |
+									   PVC_RECURSE_WINDOWFUNCS |
+									   PVC_INCLUDE_PLACEHOLDERS);
+	ListCell   *cell;
+
+	foreach(cell, vars)
+	{
+		PlaceHolderVar *phv = lfirst(cell);
+
+		if (IsA(phv, Var))
+		{
+			if (!has_column(*reads, lfirst(cell)))
+				*reads = lappend(*reads, phv);
+		}
+		else if (!has_placeholder(below, phv))
+			pull_level(list_make1(phv->phexpr), below, reads, inside);
+		else if (!has_placeholder(*reads, phv))
+		{
+			*reads = lappend(*reads, phv);
+			*inside = lappend(*inside, phv->phexpr);
+		}
+	}
+}
+
+/*
+ * What expressions read of the scan tuple, each column and placeholder once.
+ * "below" has the placeholders that are computed before null-extension; what
+ * these read comes last, for it bears the marks of the level below.
+ */
+List *
+model_pull_reads(List *exprs, List *below)
+{
+	List	   *reads = NIL;
+
+	while (exprs != NIL)
+	{
+		List	   *inside = NIL;
+
+		pull_level(exprs, below, &reads, &inside);
+		exprs = inside;
+	}
+	return reads;
 }
 
 /* what build_scan_tlist() collects */
@@ -75,116 +169,72 @@ add_scan_entry(ScanTupleBuilder *builder, Node *expr)
 											 NULL, false));
 }
 
-/* Is the model's column in the scan tuple already? */
-static bool
-has_column(ScanTupleBuilder *builder, AttrNumber attnum)
-{
-	return list_member_int(builder->attnums, attnum);
-}
-
-/* Add a column of the model, once. */
+/* Add a column or a placeholder that somebody reads, if it is the model's. */
 static void
-add_column(ScanTupleBuilder *builder, Var *var)
+add_read(ScanTupleBuilder *builder, Node *read)
 {
-	if (var->varno != builder->parts->varno || has_column(builder, var->varattno))
-		return;
-	model_refuse_system_column(var->varattno);
-	add_scan_entry(builder, (Node *) var);
-	builder->attnums = lappend_int(builder->attnums, var->varattno);
-}
-
-/* Does the model's relation compute this placeholder? */
-static bool
-is_model_placeholder(ScanTupleBuilder *builder, PlaceHolderVar *node)
-{
-	ListCell   *cell;
-
-	foreach(cell, builder->parts->placeholders)
+	if (IsA(read, PlaceHolderVar))
 	{
-		PlaceHolderVar *phv = lfirst(cell);
-
-		if (IsA(phv, PlaceHolderVar) &&
-			phv->phid == node->phid)
-			return true;
+		builder->placeholders = lappend(builder->placeholders, read);
+		builder->computations = lappend(builder->computations,
+										((PlaceHolderVar *) read)->phexpr);
 	}
-	return false;
-}
-
-/* Add a placeholder of the model's relation, once. */
-static void
-add_placeholder(ScanTupleBuilder *builder, PlaceHolderVar *phv)
-{
-	ListCell   *cell;
-
-	foreach(cell, builder->placeholders)
-		if (lfirst_node(PlaceHolderVar, cell)->phid == phv->phid)
-			return;
-	builder->placeholders = lappend(builder->placeholders, phv);
-	builder->computations = lappend(builder->computations, phv->phexpr);
-}
-
-/*
- * Collect what expressions read of the model: its columns, and placeholders
- * that it computes.  What placeholders read themselves is added to "inside".
- */
-static void
-collect_reads(ScanTupleBuilder *builder, List *exprs, List **inside)
-{
-	List	   *vars = pull_var_clause((Node *) exprs,
-									   PVC_RECURSE_AGGREGATES |
-									   PVC_RECURSE_WINDOWFUNCS |
-									   PVC_INCLUDE_PLACEHOLDERS);
-	ListCell   *cell;
-
-	foreach(cell, vars)
+	else if (((Var *) read)->varno == builder->parts->varno)
 	{
-		PlaceHolderVar *phv = lfirst(cell);
-
-		if (IsA(phv, Var))
-		{
-			add_column(builder, lfirst(cell));
-			continue;
-		}
-		if (is_model_placeholder(builder, phv))
-			add_placeholder(builder, phv);
-		*inside = lappend(*inside, phv->phexpr);
+		model_refuse_system_column(((Var *) read)->varattno,
+								   builder->parts->member);
+		add_scan_entry(builder, read);
+		builder->attnums = lappend_int(builder->attnums,
+									   ((Var *) read)->varattno);
 	}
 }
 
 /*
  * Build the scan tuple.  What the join's own level reads comes first: its
- * marks are the ones that expressions above will be compared with.  Join
- * conditions and the insides of placeholders are of the level below.
+ * marks are the ones that expressions above will be compared with.
  */
 static void
 build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 {
 	ModelJoinParts *parts = builder->parts;
-	List	   *inside = NIL;
+	List	   *exprs = list_concat_copy(parts->level, parts->filter);
 	ListCell   *cell;
 
-	foreach(cell, outer->targetlist)
-		add_scan_entry(builder,
-					   (Node *) lfirst_node(TargetEntry, cell)->expr);
-	collect_reads(builder, parts->level, &inside);
-	collect_reads(builder, parts->filter, &inside);
-	collect_reads(builder, parts->before, &inside);
-	collect_reads(builder, parts->after, &inside);
+	exprs = list_concat(list_concat(exprs, parts->before), parts->after);
 	if (parts->subquery)
 	{
-		inside = lappend(inside, parts->answer);
+		exprs = lappend(exprs, parts->answer);
 		builder->placeholders = list_make1(parts->subquery);
 		builder->computations = list_make1(parts->answer);
 	}
-	while (inside != NIL)
-	{
-		List	   *exprs = inside;
-
-		inside = NIL;
-		collect_reads(builder, exprs, &inside);
-	}
+	foreach(cell, outer->targetlist)
+		add_scan_entry(builder,
+					   (Node *) lfirst_node(TargetEntry, cell)->expr);
+	foreach(cell, model_pull_reads(exprs, parts->placeholders))
+		add_read(builder, lfirst(cell));
 	foreach(cell, builder->placeholders)
 		add_scan_entry(builder, lfirst(cell));
+}
+
+/*
+ * The outer columns, counted from 0, that are NULL where this model has no
+ * answer: those of models that were asked before it for the same match.
+ */
+static List *
+group_columns(ModelJoinParts *parts, Plan *outer)
+{
+	List	   *columns = NIL;
+	ListCell   *cell;
+
+	if (IS_OUTER_JOIN(parts->jointype))
+		foreach(cell, outer->targetlist)
+		{
+			Var		   *var = (Var *) lfirst_node(TargetEntry, cell)->expr;
+
+			if (IsA(var, Var) && bms_is_member(var->varno, parts->group))
+				columns = lappend_int(columns, foreach_current_index(cell));
+		}
+	return columns;
 }
 
 /* Take the conditions that read no column out of "quals". */
@@ -218,7 +268,7 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 {
 	CustomScan *scan = makeNode(CustomScan);
 	ScanTupleBuilder builder = {.parts = parts};
-	ScanTupleContext context;
+	Relids		relids = bms_add_member(bms_copy(parts->group), parts->varno);
 	List	   *before = list_copy(parts->before);
 	List	   *after = list_copy(parts->after);
 	List	   *filter = list_copy(parts->filter);
@@ -236,25 +286,24 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 		after = NIL;
 	}
 
-	context.relid = parts->varno;
-	context.tlist = builder.tlist;
 	scan->custom_exprs = list_make5(parts->values, before, after,
 									builder.computations, gate);
-	scan->custom_exprs = (List *) use_scan_tuple((Node *) scan->custom_exprs,
-												 &context);
+	scan->custom_exprs = (List *)
+		model_use_scan_tuple((Node *) scan->custom_exprs, relids,
+							 builder.tlist);
 	Assert(list_length(scan->custom_exprs) == JOIN_NEXPRS);
 	header = list_make4_int((int) parts->relid, (int) parts->userid,
 							(int) parts->jointype,
 							list_length(outer->targetlist));
 	Assert(list_length(header) == JOIN_NHEADER);
-	scan->custom_private = list_make3(header, parts->attnums,
-									  builder.attnums);
+	scan->custom_private = list_make4(header, parts->attnums, builder.attnums,
+									  group_columns(parts, outer));
 	Assert(list_length(scan->custom_private) == JOIN_NPRIVATE);
 	scan->custom_scan_tlist = builder.tlist;
 	scan->custom_plans = list_make1(outer);
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual =
-		(List *) use_scan_tuple((Node *) filter, &context);
+		(List *) model_use_scan_tuple((Node *) filter, relids, builder.tlist);
 	scan->flags = flags;
 	scan->methods = &model_join_scan_methods;
 	return &scan->scan.plan;

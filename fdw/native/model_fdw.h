@@ -147,8 +147,9 @@ extern void model_read_column(ModelColumn *column, TupleDesc desc,
 extern ModelMisfit *model_equality_misfit(ModelColumn *column,
 										  const char *table);
 extern void model_raise_misfit(ModelMisfit *misfit) __attribute__((noreturn));
-extern void model_refuse_system_column(AttrNumber attnum);
+extern void model_refuse_system_column(AttrNumber attnum, bool member);
 extern bool model_is_table(RelOptInfo *rel);
+extern bool model_is_member(RelOptInfo *rel);
 extern bool model_is_server(Oid wrapperid, List *options);
 extern bool model_is_foreign_table(Oid relid);
 
@@ -391,6 +392,55 @@ extern void model_scan_routine(FdwRoutine *routine);
 extern List *model_import_foreign_schema(ImportForeignSchemaStmt *stmt,
 										 Oid serverid);
 
+/* ---- join_levels.c: the models that a join asks, one after the other ---- */
+
+/* one model of a join */
+typedef struct ModelJoinLevel
+{
+	RelOptInfo *rel;
+	ModelBindings bindings;
+	List	   *before;			/* join conditions, checked before sending */
+	List	   *after;			/* join conditions that read the answer */
+	double		match;			/* estimated share of rows that find an answer */
+	List	   *appinfos;		/* of a member of an Append: from its parent */
+} ModelJoinLevel;
+
+/* what a join does with its inner side */
+typedef struct ModelJoinShape
+{
+	RelOptInfo *inner;
+	JoinType	jointype;
+	List	   *levels;			/* ModelJoinLevels, the first to be asked first */
+	bool		append;			/* each level gives rows of its own */
+	List	   *columns;		/* then the Vars and PlaceHolderVars they give */
+	List	   *branches;		/* and how: custom_exprs of a Model Append */
+	List	   *filter;			/* conditions above the join */
+} ModelJoinShape;
+
+/* a path of one of a shape's nodes */
+typedef struct ModelJoinPath
+{
+	CustomPath	path;
+	ModelJoinShape *shape;
+	int			number;			/* a level's, or after the last: the Append's */
+	List	   *filter;			/* of the topmost node: what it checks at last */
+} ModelJoinPath;
+
+extern ModelJoinShape *model_join_shape(PlannerInfo *root,
+										RelOptInfo *joinrel,
+										RelOptInfo *outer, RelOptInfo *inner,
+										JoinType jointype,
+										JoinPathExtraData *extra);
+extern List *model_level_reads(ModelJoinShape *shape, RelOptInfo *joinrel,
+							   int number);
+extern bool model_is_append(PlannerInfo *root, RelOptInfo *rel);
+
+/* ---- append.c: the Model Append ---- */
+
+extern const CustomPathMethods model_append_path_methods;
+extern const CustomScanMethods model_append_scan_methods;
+extern Node *model_append_create_state(CustomScan *plan);
+
 /* ---- join_path.c, join_plan.c, join_exec.c: the Model Join ---- */
 
 /* what a Model Join's plan is made of; lists of bare expressions */
@@ -399,6 +449,8 @@ typedef struct ModelJoinParts
 	Oid			relid;			/* the model table ... */
 	Oid			userid;			/* ... as whom, InvalidOid: the current user */
 	Index		varno;			/* its columns' varno */
+	bool		member;			/* is it a member of an Append? */
+	Relids		group;			/* relations that match with it or not at all */
 	JoinType	jointype;
 	List	   *attnums;		/* integers: the bound inputs */
 	List	   *values;			/* their values */
@@ -413,6 +465,8 @@ typedef struct ModelJoinParts
 
 extern Plan *model_join_make_plan(ModelJoinParts *parts, Plan *outer,
 								  List *tlist, uint32 flags);
+extern List *model_pull_reads(List *exprs, List *below);
+extern Node *model_use_scan_tuple(Node *node, Relids relids, List *tlist);
 
 /* the lists of a Model Join's custom_exprs */
 typedef enum ModelJoinExpr
@@ -431,6 +485,7 @@ typedef enum ModelJoinPrivate
 	JOIN_PRIVATE_HEADER,		/* relid, userid, join type, outer columns */
 	JOIN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
 	JOIN_PRIVATE_COLUMNS,		/* attnums of the model's columns in the tuple */
+	JOIN_PRIVATE_GROUP,			/* outer columns that are NULL without a match */
 	JOIN_NPRIVATE
 } ModelJoinPrivate;
 
@@ -453,6 +508,7 @@ extern void model_subquery_init(void);
 
 /* ---- explain.c ---- */
 
+extern const char *model_explain_join_type(JoinType jointype);
 extern void model_explain_table(ModelTable *table, ExplainState *es);
 extern void model_explain_bindings(ModelTable *table, List *attnums,
 								   List *values, PlanState *planstate,

@@ -43,6 +43,7 @@ _PG_init(void)
 	EmitWarningsOnPlaceholders("model_fdw");
 #endif
 	RegisterCustomScanMethods(&model_join_scan_methods);
+	RegisterCustomScanMethods(&model_append_scan_methods);
 	model_join_path_init();
 	model_subquery_init();
 	if (process_shared_preload_libraries_in_progress)

@@ -15,6 +15,7 @@
 #include <math.h>
 
 #include "access/sysattr.h"
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -26,11 +27,13 @@
 #include "optimizer/paths.h"
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/selfuncs.h"
 #include "utils/typcache.h"
@@ -82,6 +85,27 @@ estimate_rows(PlannerInfo *root, ModelBindings *bindings)
 	return clamp_row_est(rows);
 }
 
+/*
+ * A partition has no rows outside its bound, but a model would answer any
+ * inputs: make the bound a condition like those of the query.
+ */
+static void
+add_partition_bound(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	Relation	table = table_open(relid, NoLock);
+	List	   *bound = table->rd_rel->relispartition ?
+		RelationGetPartitionQual(table) : NIL;
+	ListCell   *cell;
+
+	table_close(table, NoLock);
+	bound = (List *) expression_planner((Expr *) bound);
+	ChangeVarNodes((Node *) bound, 1, rel->relid, 0);
+	foreach(cell, bound)
+		rel->baserestrictinfo = lappend(rel->baserestrictinfo,
+										make_simple_restrictinfo(root,
+																 lfirst(cell)));
+}
+
 /* FDW callback: describe the table and estimate its rows. */
 static void
 scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
@@ -89,6 +113,7 @@ scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	ModelTable *table = model_table_of(rel, relid);
 	ModelBindings bindings;
 
+	add_partition_bound(root, rel, relid);
 	rel->tuples = 1;
 	rel->rows = 1;
 	if (model_bind(root, rel, table, NULL, NIL, true, &bindings))
@@ -187,8 +212,31 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 }
 
 /*
+ * Add sets of sources without other models, and without each of them: two
+ * models that share an input must not wait for each other.
+ */
+static void
+add_sources_without_models(PlannerInfo *root, Relids all, List **sources)
+{
+	Relids		others = bms_copy(all);
+	int			relid = -1;
+
+	while ((relid = bms_next_member(all, relid)) >= 0)
+	{
+		RelOptInfo *rel = root->simple_rel_array[relid];
+
+		if (rel == NULL || !model_is_table(rel))
+			continue;
+		others = bms_del_member(others, relid);
+		*sources = lappend(*sources, bms_del_member(bms_copy(all), relid));
+	}
+	if (!bms_equal(others, all))
+		*sources = lcons(others, *sources);
+}
+
+/*
  * Collect the join conditions that may bind inputs, and the sets of relations
- * that they read.
+ * that they read; the last one is that of all.
  */
 static List *
 join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
@@ -218,6 +266,7 @@ join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 		all = bms_add_members(all, others);
 		*sources = lappend(*sources, others);
 	}
+	add_sources_without_models(root, all, sources);
 	*sources = lappend(*sources, all);
 	return clauses;
 }
@@ -278,6 +327,13 @@ request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
 	/* with the model itself, or it would count as computable before a scan */
 	info->ph_eval_at = bms_add_member(sources, rel->relid);
 	root->placeholder_list = lappend(root->placeholder_list, info);
+}
+
+/* The relation of which a member's rows are a part. */
+static RelOptInfo *
+top_parent(PlannerInfo *root, RelOptInfo *rel)
+{
+	return find_base_rel(root, bms_singleton_member(rel->top_parent_relids));
 }
 
 /* Add a scan that other relations parameterise, unless it is "known". */
@@ -351,8 +407,9 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	/* the error names an input that no join binds either, if there is one */
 	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
 		bindings.unbound = best.unbound;
-	else if (model_fdw_enable_model_join && !member)
-		request_source_join(root, rel, best.relids);
+	else
+		request_source_join(root, member ? top_parent(root, rel) : rel,
+							best.relids);
 	add_scan_path(root, rel, &bindings, rel->lateral_relids);
 	foreach(cell, sources)
 	{
@@ -387,12 +444,13 @@ outputs_read(ModelTable *table, Bitmapset *attnums)
 
 /* Refuse columns that only stored rows have; attnums as of pull_varattnos(). */
 static void
-refuse_system_columns(Bitmapset *attnums)
+refuse_system_columns(Bitmapset *attnums, bool member)
 {
-	int			member = -1;
+	int			attnum = -1;
 
-	while ((member = bms_next_member(attnums, member)) >= 0)
-		model_refuse_system_column(member + FirstLowInvalidHeapAttributeNumber);
+	while ((attnum = bms_next_member(attnums, attnum)) >= 0)
+		model_refuse_system_column(attnum + FirstLowInvalidHeapAttributeNumber,
+								   member);
 }
 
 /* FDW callback: the plan of a path. */
@@ -418,7 +476,7 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 	foreach(cell, clauses)
 		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
 					   rel->relid, &attnums);
-	refuse_system_columns(attnums);
+	refuse_system_columns(attnums, model_is_member(rel));
 	header = list_make4_int((int) rel->userid,
 							bindings->unbound ? bindings->unbound->attnum : 0,
 							bindings->per_row, bindings->barrier);

@@ -26,14 +26,14 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* Is this base relation a table of ours? */
-bool
-model_is_table(RelOptInfo *rel)
+/* Is this relation a table of ours? */
+static bool
+is_table(RelOptInfo *rel, RelOptKind kind)
 {
 	static FdwRoutine *routine = NULL;
 
 	if (rel->rtekind != RTE_RELATION || rel->fdwroutine == NULL ||
-		rel->reloptkind != RELOPT_BASEREL)
+		rel->reloptkind != kind)
 		return false;
 	if (routine == NULL)
 	{
@@ -44,6 +44,20 @@ model_is_table(RelOptInfo *rel)
 		MemoryContextSwitchTo(old);
 	}
 	return rel->fdwroutine->GetForeignPaths == routine->GetForeignPaths;
+}
+
+/* Is this base relation a table of ours? */
+bool
+model_is_table(RelOptInfo *rel)
+{
+	return is_table(rel, RELOPT_BASEREL);
+}
+
+/* Is this member of an Append a table of ours? */
+bool
+model_is_member(RelOptInfo *rel)
+{
+	return is_table(rel, RELOPT_OTHER_MEMBER_REL);
 }
 
 /*
@@ -110,11 +124,16 @@ model_table_column(ModelTable *table, AttrNumber attnum)
 	return NULL;
 }
 
-/* Refuse a system column; a model's rows are not stored. */
+/*
+ * Refuse a system column; a model's rows are not stored.  The planner itself
+ * reads the ctid of a partitioned table, which means nothing in a partition
+ * that is a model.
+ */
 void
-model_refuse_system_column(AttrNumber attnum)
+model_refuse_system_column(AttrNumber attnum, bool member)
 {
-	if (attnum >= 0 || attnum == TableOidAttributeNumber)
+	if (attnum >= 0 || attnum == TableOidAttributeNumber ||
+		(member && attnum == SelfItemPointerAttributeNumber))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -5,7 +5,8 @@ of the same names: for every input that a shape asks about, the row that the mod
 another search path, says what the answer ought to be.
 
 Tables: affine (a, b, s = 2a+3b, d = a-b), iaffine (the same with integer inputs), naffine (numeric inputs, numeric s,
-integer d), chain (s, t = trunc(s)), sum10 (f1 to f10, total).
+integer d), chain (s, t = trunc(s)), sum10 (f1 to f10, total). Partitioned tables with the contents of affine within
+their bounds: listed (by b), ranged (by a, then b), sorted (by d, an output).
 """
 
 # A query is easier to read, and to paste into psql, on one line.
@@ -24,6 +25,20 @@ AFFINE_COLUMNS = {
 }
 
 FEATURES = ", ".join(f"f{n}" for n in range(1, 11))
+
+# Partitioned tables: how, and the partitions with their parents and bounds.
+PARTITIONED = {"listed": "LIST (b)", "ranged": "RANGE (a)", "sorted": "RANGE (d)"}
+PARTITIONS = {
+    "listed_several": ("listed", "IN (0, 1, 2, NULL)"),
+    "listed_one": ("listed", "IN (2.5)"),
+    "ranged_low": ("ranged", "FROM (MINVALUE) TO (0)"),
+    "ranged_middle": ("ranged", "FROM (0) TO (2)"),
+    "ranged_high": ("ranged", "FROM (2) TO (4)"),
+    "ranged_high_low": ("ranged_high", "FROM (MINVALUE) TO (1)"),
+    "ranged_high_rest": ("ranged_high", ""),
+    "sorted_low": ("sorted", "FROM (MINVALUE) TO (0)"),
+    "sorted_high": ("sorted", "FROM (0) TO (MAXVALUE)"),
+}
 
 
 def data() -> str:
@@ -94,6 +109,11 @@ def local_models() -> str:
         CREATE TABLE local.child () INHERITS (local.parent);
         INSERT INTO local.child SELECT * FROM local.affine;
         CREATE INDEX ON local.child (a, b);
+        {partitioned("local")}
+        INSERT INTO local.listed SELECT * FROM local.affine WHERE b IN (0, 1, 2, 2.5) AND a BETWEEN -10 AND 20;
+        INSERT INTO local.ranged SELECT * FROM local.affine WHERE a < 4 AND a > -10 AND b BETWEEN -10 AND 20;
+        INSERT INTO local.sorted SELECT * FROM local.affine WHERE a BETWEEN -10 AND 20 AND b BETWEEN -10 AND 20;
+        ANALYZE local.listed, local.ranged, local.sorted;
         ANALYZE local.affine, local.iaffine, local.naffine, local.chain, local.sum10, local.parent, local.child;
         {views("local")}
     """
@@ -120,8 +140,22 @@ def models(batch_size: int) -> str:
         );
         CREATE FOREIGN TABLE {schema}.child () INHERITS ({schema}.parent)
         SERVER triton OPTIONS (model 'affine', batch_size '{batch_size}');
+        {partitioned(schema, f"SERVER triton OPTIONS (model 'affine', batch_size '{batch_size}')")}
         {views(schema)}
     """
+
+
+def partitioned(schema: str, model: str = "") -> str:
+    """Make the partitioned tables; partitions without partitions of their own are foreign tables of a model."""
+    columns = "a double precision, b double precision, s double precision, d double precision"
+    statements = [f"CREATE TABLE {schema}.{name} ({columns}) PARTITION BY {how};" for name, how in PARTITIONED.items()]
+    for name, (parent, bound) in PARTITIONS.items():
+        values = f"FOR VALUES {bound}" if bound else "DEFAULT"
+        divided = name == "ranged_high"
+        end = "PARTITION BY RANGE (b)" if divided else model
+        kind = "FOREIGN TABLE" if model and not divided else "TABLE"
+        statements.append(f"CREATE {kind} {schema}.{name} PARTITION OF {schema}.{parent} {values} {end};")
+    return "".join(statements)
 
 
 def views(schema: str) -> str:
@@ -308,11 +342,13 @@ def several() -> list[Shape]:
         Shape(
             "left join of a pair",
             "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.s) ON p.a = t.x AND p.b = t.y",
+            node=True,
         ),
         Shape(
             "left join of a left pair",
             "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p LEFT JOIN chain c ON c.s = p.s AND c.t > 5) "
             "ON p.a = t.x AND p.b = t.y",
+            node=True,
         ),
         Shape(
             "left join of a pair with a table",
@@ -355,6 +391,534 @@ def several() -> list[Shape]:
 
 
 UNION = "SELECT a, b, s AS o FROM affine UNION ALL SELECT a, b, d FROM affine WHERE d > 0"
+PAIR = "(affine p JOIN chain c ON c.s = p.s)"
+COOKED_PAIR = (
+    "(SELECT p.a, p.b, coalesce(p.s, 0) AS ps, coalesce(c.t, -1) AS ct, 'k' AS k, p.d + c.t AS both "
+    "FROM affine p JOIN chain c ON c.s = p.s) q"
+)
+AT_Q = "q.a = t.x AND q.b = t.y"
+
+
+def pairs() -> list[Shape]:
+    """Joins whose inner side is a join of models."""
+    return [
+        Shape("left", f"SELECT t.id, p.*, c.* FROM t LEFT JOIN {PAIR} {ON}", node=True),
+        Shape("right", f"SELECT t.id, p.s, c.t FROM {PAIR} RIGHT JOIN t {ON}", node=True),
+        Shape("inner", f"SELECT t.id, p.s, c.t FROM t JOIN {PAIR} {ON}", node=True),
+        Shape("inner, output", f"SELECT t.id, c.t FROM t JOIN {PAIR} {ON} AND c.t > t.k WHERE p.d < 2", node=True),
+        Shape("output in ON", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > 5", node=True),
+        Shape("first output in ON", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND p.s > 5", node=True),
+        Shape("input in ON", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND p.a > 0", node=True),
+        Shape("outer in ON", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND t.k = 1", node=True),
+        Shape("all in ON", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t + p.d > t.k", node=True),
+        Shape("output in WHERE", f"SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON} WHERE c.t > 5", node=True),
+        Shape("either in WHERE", f"SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON} WHERE c.t > 5 OR t.k = 2", node=True),
+        Shape(
+            "NULL in WHERE",
+            f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > 3 WHERE c.t IS NULL",
+            node=True,
+        ),
+        Shape(
+            "first NULL in WHERE",
+            f"SELECT t.id, p.s, p.a, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > 3 WHERE p.s IS NULL",
+            node=True,
+        ),
+        Shape(
+            "coalesce above",
+            f"SELECT t.id, coalesce(p.s, -1), coalesce(c.t, p.d, -2) FROM t LEFT JOIN {PAIR} {ON} AND c.t > 3 "
+            "WHERE coalesce(c.t, 9) > 4",
+            node=True,
+        ),
+        Shape(
+            "two models of the same inputs",
+            "SELECT t.id, p.s, q.d FROM t LEFT JOIN (affine p JOIN affine q ON q.a = p.a AND q.b = p.b) "
+            f"{ON} AND q.d < t.k",
+            node=True,
+        ),
+        Shape(
+            "inputs from below and outside",
+            "SELECT t.id, p.s, q.s FROM t LEFT JOIN (affine p JOIN affine q ON q.a = p.d) "
+            f"{ON} AND q.b = t.k AND q.s <> p.s",
+            node=True,
+        ),
+        Shape(
+            "inputs from outside only",
+            f"SELECT t.id, p.s, q.s FROM t LEFT JOIN (affine p JOIN affine q ON q.s > p.s) {ON} AND q.a = t.k AND q.b = 1",
+            node=True,
+        ),
+        Shape(
+            "a constant input",
+            "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = 3.5) ON p.a = t.x AND p.b = t.y",
+            node=True,
+        ),
+        Shape(
+            "guarded",
+            "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = coalesce(p.s, 1)) "
+            "ON p.a = t.x AND p.b = t.y AND p.d > 0",
+            node=True,
+        ),
+        Shape(
+            "equal columns",
+            "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.a AND c.s = p.b) ON p.a = t.x AND p.b = t.y",
+            node=True,
+        ),
+        Shape(
+            "compared outputs",
+            f"SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.s AND c.t = p.s) {ON}",
+            node=True,
+        ),
+        Shape(
+            "three",
+            "SELECT t.id, p.s, c.t, q.s FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.s "
+            f"JOIN affine q ON q.a = c.t AND q.b = p.d) {ON}",
+            node=True,
+        ),
+        Shape(
+            "three, conditions between",
+            "SELECT t.id, p.s, c.t, q.s FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.s AND c.t < 9 "
+            f"JOIN affine q ON q.a = c.t AND q.b = p.d AND q.s > p.s) {ON} AND q.d <> t.k",
+            node=True,
+        ),
+        Shape(
+            "three, written backwards",
+            "SELECT t.id, p.s, c.t, q.s FROM t LEFT JOIN (affine q JOIN (chain c JOIN affine p ON c.s = p.s) "
+            f"ON q.a = c.t) {ON} AND q.b = t.k",
+            node=True,
+        ),
+        Shape("placeholders", f"SELECT t.id, q.*, q.k IS NULL FROM t LEFT JOIN {COOKED_PAIR} ON {AT_Q}", node=True),
+        Shape(
+            "placeholders in ON",
+            f"SELECT t.id, q.ct, q.k FROM t LEFT JOIN {COOKED_PAIR} ON {AT_Q} AND q.both > 5",
+            node=True,
+        ),
+        Shape(
+            "placeholders in WHERE",
+            f"SELECT t.id, q.ps, q.k FROM t LEFT JOIN {COOKED_PAIR} ON {AT_Q} WHERE q.k IS NULL OR q.both > 3",
+            node=True,
+        ),
+        Shape(
+            "placeholders, then more",
+            f"SELECT t.id, q.ct, z.t, v.id FROM t LEFT JOIN {COOKED_PAIR} ON {AT_Q} LEFT JOIN chain z ON z.s = q.both "
+            "LEFT JOIN v ON v.y = coalesce(q.ct, 1)",
+            node=True,
+        ),
+        Shape(
+            "placeholders of one",
+            "SELECT t.id, p.label, p.ab, p.high, c.t FROM t LEFT JOIN (cooked p JOIN chain c ON c.s = p.s) "
+            "ON p.a = t.x AND p.b = t.y AND p.ab < 5",
+            node=True,
+        ),
+        Shape(
+            "placeholders of both, joined twice",
+            "SELECT t.id, p.label, p.ab, r.label, r.s FROM t LEFT JOIN (cooked p JOIN cooked r ON r.a = p.ab) "
+            "ON p.a = t.x AND p.b = t.y AND r.b = t.k",
+            node=True,
+        ),
+        Shape(
+            "whole rows",
+            f"SELECT t.id, p, c, p IS NULL, c IS NOT NULL FROM t LEFT JOIN {PAIR} {ON} AND c.t > 3",
+            node=True,
+        ),
+        Shape(
+            "whole rows of all",
+            f"SELECT t, p, row_to_json(c)::text, p.tableoid::regclass, c.tableoid::regclass FROM t LEFT JOIN {PAIR} {ON}",
+            node=True,
+        ),
+        Shape("whole row of a view", f"SELECT t.id, q, q IS NULL FROM t LEFT JOIN {COOKED_PAIR} ON {AT_Q}", node=True),
+        Shape("count", f"SELECT count(*), count(p), count(c.t) FROM t LEFT JOIN {PAIR} {ON} AND p.d < 1", node=True),
+        Shape("unused", f"SELECT t.id FROM t LEFT JOIN {PAIR} {ON}"),
+        Shape("exists", f"SELECT t.id FROM t WHERE EXISTS (SELECT FROM {PAIR} {AT} AND c.t > t.k)", node=True),
+        Shape("not exists", f"SELECT t.id FROM t WHERE NOT EXISTS (SELECT FROM {PAIR} {AT} AND c.t > t.k)", node=True),
+        Shape(
+            "anti by NULL",
+            f"SELECT t.id, p.s, c.t, p FROM t LEFT JOIN {PAIR} {ON} AND c.t > 3 WHERE p.a IS NULL",
+            node=True,
+        ),
+        Shape(
+            "after a join",
+            f"SELECT t.id, u.id, c.t FROM t JOIN u ON u.t_id = t.id LEFT JOIN {PAIR} ON p.a = t.x AND p.b = u.x",
+            node=True,
+        ),
+        Shape(
+            "before a join",
+            f"SELECT t.id, u.id, c.t FROM t LEFT JOIN {PAIR} {ON} JOIN u ON u.t_id = t.id WHERE u.k = 1",
+            node=True,
+        ),
+        Shape(
+            "below another left join",
+            f"SELECT u.id, t.id, p.s, c.t FROM u LEFT JOIN (t LEFT JOIN {PAIR} {ON} AND c.t > 2) ON u.t_id = t.id",
+            node=True,
+        ),
+        Shape(
+            "over another left join",
+            f"SELECT t.id, u.id, p.s, c.t FROM t LEFT JOIN u ON u.t_id = t.id LEFT JOIN {PAIR} ON p.a = t.x AND p.b = u.x",
+            node=True,
+        ),
+        Shape(
+            "pairs in a row",
+            f"SELECT t.id, c.t, d.t FROM t LEFT JOIN {PAIR} {ON} LEFT JOIN (affine q JOIN chain d ON d.s = q.d) "
+            "ON q.a = c.t AND q.b = t.k",
+            node=True,
+        ),
+        Shape(
+            "a model after the pair",
+            f"SELECT t.id, c.t, d.t FROM t LEFT JOIN {PAIR} {ON} LEFT JOIN chain d ON d.s = coalesce(c.t, t.k)",
+            node=True,
+        ),
+        Shape(
+            "a pair after the model",
+            f"SELECT t.id, r.s, c.t FROM t LEFT JOIN affine r ON r.a = t.x AND r.b = 1 LEFT JOIN {PAIR} "
+            "ON p.a = r.d AND p.b = t.y",
+            node=True,
+        ),
+        Shape(
+            "lateral",
+            "SELECT t.id, q.* FROM t LEFT JOIN LATERAL (SELECT p.s + t.k AS e, t.k AS k, c.t FROM affine p "
+            f"JOIN chain c ON c.s = p.s {AT}) q ON true",
+            node=True,
+        ),
+        Shape(
+            "lateral, with inputs of each other",
+            "SELECT t.id, q.* FROM t LEFT JOIN LATERAL (SELECT p.s, c.t FROM affine p "
+            f"JOIN chain c ON c.s = p.s + t.k {AT}) q ON q.t > 1",
+            node=True,
+        ),
+        Shape("rescan", f"SELECT u.id, (SELECT sum(c.t) FROM t LEFT JOIN {PAIR} {ON} WHERE t.k = u.k) FROM u"),
+        Shape(
+            "rescan by an input",
+            f"SELECT u.id, (SELECT sum(c.t) FROM t LEFT JOIN {PAIR} ON p.a = t.x AND p.b = u.x) FROM u",
+        ),
+        Shape(
+            "rescan by a condition",
+            f"SELECT u.id, q.* FROM u, LATERAL (SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > u.k "
+            "ORDER BY t.id LIMIT 3) q",
+        ),
+        Shape(
+            "a lateral outer",
+            "SELECT u.id, q.x, c.t FROM u, LATERAL (SELECT t.x FROM t WHERE t.k = u.k ORDER BY id LIMIT 2) q "
+            f"LEFT JOIN {PAIR} ON p.a = q.x AND p.b = 1",
+        ),
+        Shape(
+            "ordered", f"SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON} ORDER BY t.id LIMIT 9", node=True, ordered=True
+        ),
+        Shape("group", f"SELECT t.k, sum(c.t), count(p.s) FROM t LEFT JOIN {PAIR} {ON} GROUP BY t.k", node=True),
+        Shape("partitioned", f"SELECT t.id, c.t FROM tp t LEFT JOIN {PAIR} {ON}", node=True),
+        Shape(
+            "partitioned inner side",
+            "SELECT t.id, c.t FROM t LEFT JOIN (listed p JOIN chain c ON c.s = p.s) ON a = x AND b = y",
+        ),
+        Shape(
+            "packed",
+            f"SELECT w.id, total, t FROM w LEFT JOIN (sum10 JOIN chain ON s = total) USING ({FEATURES})",
+            node=True,
+        ),
+        Shape(
+            "integers",
+            "SELECT t.id, p.s, q.s FROM t LEFT JOIN (iaffine p JOIN naffine q ON q.a = p.s) ON p.a = t.n AND p.b = 1 AND q.b = t.g",
+            node=True,
+        ),
+        Shape("for update", f"SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON} FOR UPDATE OF t", node=True),
+        Shape("for update of all", f"SELECT t.id, c.t FROM t JOIN {PAIR} {ON} FOR UPDATE", node=True),
+        Shape(
+            "prepared",
+            f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > $1 WHERE t.k < $1",
+            node=True,
+            parameters=(("int", "3"),),
+        ),
+        *(
+            Shape(
+                f"{name} by a parameter, {value}",
+                sql,
+                node=True,
+                parameters=(("int", value),),
+            )
+            for value in ("4", "6")
+            for name, sql in (
+                ("gated", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} AND $1 > 5"),
+                (
+                    "gated inside",
+                    "SELECT t.id, p.s, c.t FROM t LEFT JOIN (affine p JOIN chain c ON c.s = p.s AND $1 > 5) ON a = x AND b = y",
+                ),
+                ("gated above", f"SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} WHERE $1 > 5"),
+                ("gated inner", f"SELECT t.id, p.s, c.t FROM t JOIN {PAIR} {ON} WHERE $1 > 5"),
+                ("gated anti", f"SELECT t.id FROM t WHERE NOT EXISTS (SELECT FROM {PAIR} {AT} AND $1 > 5)"),
+            )
+        ),
+        Shape(
+            "cursor",
+            "FETCH ALL FROM c",
+            before=(
+                f"DECLARE c CURSOR FOR SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} ORDER BY t.id",
+                "FETCH 5 FROM c",
+                "MOVE 3 FROM c",
+            ),
+            ordered=True,
+        ),
+        Shape(
+            "scroll cursor",
+            "FETCH BACKWARD ALL FROM c",
+            before=(
+                f"DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT t.id, p.s, c.t FROM t LEFT JOIN {PAIR} {ON} ORDER BY t.id",
+                "FETCH 20 FROM c",
+            ),
+            ordered=True,
+        ),
+        Shape(
+            "update",
+            f"UPDATE kept SET s = c.t FROM t LEFT JOIN {PAIR} {ON} AND c.t > 2 WHERE t.id = kept.id RETURNING kept.*, p.s",
+            node=True,
+        ),
+        Shape(
+            "delete",
+            f"DELETE FROM kept USING {PAIR} WHERE p.a = id AND p.b = 1 AND c.t > 10 RETURNING kept.id, p.s",
+            node=True,
+        ),
+        Shape("insert", f"INSERT INTO kept SELECT 500 + t.id, c.t FROM t LEFT JOIN {PAIR} {ON} RETURNING *", node=True),
+        Shape(
+            "merge",
+            "SELECT * FROM kept",
+            before=(
+                f"MERGE INTO kept USING (SELECT t.id, c.t FROM t LEFT JOIN {PAIR} {ON}) q ON q.id = kept.id WHEN MATCHED THEN UPDATE SET s = q.t WHEN NOT MATCHED THEN INSERT VALUES (q.id, q.t)",
+            ),
+        ),
+    ]
+
+
+MEMBERS = (
+    "SELECT a, b, s AS o, 'one' AS m FROM affine UNION ALL SELECT a, b, d, 'two' FROM affine "
+    "UNION ALL SELECT s, s, t::float8 + 1, 'three' FROM chain"
+)
+UNITED = f"({MEMBERS}) p"
+SAME = "p.a = t.x AND p.b = t.x"
+
+
+def unions() -> list[Shape]:
+    """Joins whose inner side is an Append of models."""
+    return [
+        Shape("inner", f"SELECT t.id, p.* FROM t JOIN {UNITED} ON {SAME}", node=True),
+        Shape("inner, two inputs", f"SELECT t.id, p.* FROM t JOIN {UNITED} {ON}", node=True),
+        Shape("left", f"SELECT t.id, p.* FROM t LEFT JOIN {UNITED} {ON}", node=True),
+        Shape("right", f"SELECT t.id, p.* FROM {UNITED} RIGHT JOIN t ON {SAME}", node=True),
+        Shape("output in ON", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} AND p.o > t.k", node=True),
+        Shape("input in ON", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} AND p.a > 1", node=True),
+        Shape("outer in ON", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} AND t.k = 1", node=True),
+        Shape("member in ON", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} AND p.m <> 'two'", node=True),
+        Shape("output in WHERE", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} WHERE p.o > 3", node=True),
+        Shape(
+            "either in WHERE",
+            f"SELECT t.id, p.m FROM t LEFT JOIN {UNITED} ON {SAME} WHERE p.o > 3 OR t.k = 2",
+            node=True,
+        ),
+        Shape("NULL in WHERE", f"SELECT t.id, p.m FROM t LEFT JOIN {UNITED} {ON} WHERE p.o IS NULL", node=True),
+        Shape(
+            "coalesce above",
+            f"SELECT t.id, coalesce(p.o, -1), coalesce(p.m, 'no') FROM t LEFT JOIN {UNITED} ON {SAME} "
+            "WHERE coalesce(p.o, 9) > 2",
+            node=True,
+        ),
+        Shape(
+            "placeholders",
+            f"SELECT t.id, p.* FROM t LEFT JOIN (SELECT a, b, coalesce(o, 0) AS o, m || '!' AS m, 'k' AS k FROM ({MEMBERS}) q) p "
+            f"ON {SAME} AND p.o < 9",
+            node=True,
+        ),
+        Shape(
+            "placeholders in WHERE",
+            f"SELECT t.id, p.k FROM t LEFT JOIN (SELECT a, b, coalesce(o, 0) AS o, 'k' AS k FROM ({MEMBERS}) q) p "
+            f"ON {SAME} WHERE p.k IS NULL OR p.o > 3",
+            node=True,
+        ),
+        Shape(
+            "views",
+            "SELECT t.id, p.* FROM t LEFT JOIN (SELECT * FROM cooked UNION ALL SELECT * FROM cooked) p ON p.a = x AND p.b = y",
+            node=True,
+        ),
+        Shape("whole row", f"SELECT t.id, p, p IS NULL FROM t LEFT JOIN {UNITED} ON {SAME}", node=True),
+        Shape("whole rows of both", f"SELECT t, p FROM t JOIN {UNITED} ON {SAME}", node=True),
+        Shape(
+            "whole rows inside",
+            "SELECT t.id, p.* FROM t JOIN (SELECT a, b, q FROM affine q UNION ALL SELECT a, b, r FROM affine r) p ON p.a = x AND p.b = y",
+            node=True,
+        ),
+        Shape("count", f"SELECT count(*), count(p.o), count(p) FROM t LEFT JOIN {UNITED} ON {SAME}", node=True),
+        Shape("unused", f"SELECT t.id FROM t LEFT JOIN {UNITED} ON {SAME}", node=True),
+        Shape("exists", f"SELECT t.id FROM t WHERE EXISTS (SELECT FROM {UNITED} WHERE {SAME} AND p.o > 4)", node=True),
+        Shape(
+            "not exists",
+            f"SELECT t.id FROM t WHERE NOT EXISTS (SELECT FROM {UNITED} WHERE {SAME} AND p.o > 4)",
+            node=True,
+        ),
+        Shape(
+            "anti by NULL",
+            f"SELECT t.id, p.o, p FROM t LEFT JOIN {UNITED} {ON} AND p.o > 4 WHERE p.a IS NULL",
+            node=True,
+        ),
+        Shape("in", f"SELECT t.id FROM t WHERE (t.x, t.x) IN (SELECT a, b FROM ({MEMBERS}) q WHERE o > 4)", node=True),
+        Shape(
+            "in a subquery",
+            f"SELECT * FROM {UNITED} WHERE (a, b) IN (SELECT x, x FROM t)",
+            node=True,
+        ),
+        Shape(
+            "nested",
+            "SELECT t.id, p.* FROM t LEFT JOIN (SELECT a, b, s FROM affine UNION ALL SELECT * FROM "
+            "(SELECT a, b, d FROM affine UNION ALL SELECT a, b, s FROM affine) q) p ON p.a = t.x AND p.b = t.y",
+            node=True,
+        ),
+        Shape(
+            "a dead member",
+            "SELECT t.id, p.* FROM t LEFT JOIN (SELECT a, b, s FROM affine UNION ALL SELECT a, b, d FROM affine q WHERE false) p ON p.a = x AND p.b = y",
+            node=True,
+        ),
+        Shape(
+            "of a table too",
+            "SELECT t.id, p.* FROM t JOIN (SELECT a, b, s FROM affine UNION ALL SELECT x, y, k::float8 FROM t q) p ON p.a = t.x AND p.b = t.y",
+        ),
+        Shape(
+            "of different types",
+            "SELECT t.id, p.* FROM t JOIN (SELECT a, b, s, 1 AS n FROM affine UNION ALL SELECT a, b, d, 2 FROM affine) p ON p.a = t.i AND p.b = t.g",
+            node=True,
+        ),
+        Shape(
+            "inputs of several tables",
+            f"SELECT t.id, u.id, p.* FROM t JOIN u ON u.t_id = t.id JOIN {UNITED} ON p.a = t.x AND p.b = u.x",
+            node=True,
+        ),
+        Shape(
+            "below another left join",
+            f"SELECT u.id, t.id, p.o FROM u LEFT JOIN (t LEFT JOIN {UNITED} ON {SAME} AND p.o > 2) ON u.t_id = t.id",
+            node=True,
+        ),
+        Shape(
+            "over another left join",
+            f"SELECT t.id, u.id, p.o FROM t LEFT JOIN u ON u.t_id = t.id LEFT JOIN {UNITED} ON p.a = t.x AND p.b = u.x",
+            node=True,
+        ),
+        Shape(
+            "then a model",
+            f"SELECT t.id, p.o, c.t FROM t LEFT JOIN {UNITED} ON {SAME} LEFT JOIN chain c ON c.s = p.o",
+            node=True,
+        ),
+        Shape(
+            "after a model",
+            f"SELECT t.id, q.s, p.o FROM t JOIN affine q ON q.a = x AND q.b = y LEFT JOIN {UNITED} ON p.a = q.d AND p.b = q.d",
+            node=True,
+        ),
+        Shape(
+            "then a pair",
+            f"SELECT t.id, p.o, d.t FROM t LEFT JOIN {UNITED} ON {SAME} LEFT JOIN (affine q JOIN chain d ON d.s = q.s) ON q.a = p.o AND q.b = t.k",
+            node=True,
+        ),
+        Shape(
+            "then a table",
+            f"SELECT t.id, p.o, v.id FROM t LEFT JOIN {UNITED} ON {SAME} JOIN v ON v.y = coalesce(p.o, 1)",
+            node=True,
+        ),
+        Shape(
+            "lateral",
+            f"SELECT t.id, q.* FROM t LEFT JOIN LATERAL (SELECT p.o + t.k AS o, t.k AS k, m FROM {UNITED} WHERE {SAME}) q ON true",
+            node=True,
+        ),
+        Shape("rescan", f"SELECT u.id, (SELECT sum(p.o) FROM t LEFT JOIN {UNITED} ON {SAME} WHERE t.k = u.k) FROM u"),
+        Shape(
+            "rescan by an input",
+            f"SELECT u.id, (SELECT sum(p.o) FROM t JOIN {UNITED} ON p.a = t.x AND p.b = u.x) FROM u",
+        ),
+        Shape(
+            "ordered",
+            f"SELECT t.id, p.o, p.m FROM t LEFT JOIN {UNITED} ON {SAME} ORDER BY t.id, p.m LIMIT 9",
+            node=True,
+            ordered=True,
+        ),
+        Shape("group", f"SELECT p.m, sum(p.o), count(*) FROM t LEFT JOIN {UNITED} ON {SAME} GROUP BY p.m", node=True),
+        Shape("partitioned outer", f"SELECT t.id, p.o FROM tp t LEFT JOIN {UNITED} ON {SAME}", node=True),
+        Shape("for update", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} FOR UPDATE OF t", node=True),
+        Shape(
+            "update",
+            f"UPDATE kept SET s = p.o FROM {UNITED} WHERE p.a = id AND p.b = id AND m = 'two' RETURNING kept.*, p.m",
+            node=True,
+        ),
+        Shape(
+            "insert",
+            f"INSERT INTO kept SELECT 500 + t.id, max(p.o) FROM t LEFT JOIN {UNITED} ON {SAME} GROUP BY t.id RETURNING *",
+            node=True,
+        ),
+        Shape(
+            "prepared",
+            f"SELECT t.id, p.* FROM t LEFT JOIN {UNITED} ON {SAME} AND p.o > $1 WHERE t.k < $1",
+            node=True,
+            parameters=(("int", "3"),),
+        ),
+        *(
+            Shape(f"{name} by a parameter, {value}", sql, node=True, parameters=(("int", value),))
+            for value in ("4", "6")
+            for name, sql in (
+                ("gated", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} AND $1 > 5"),
+                ("gated above", f"SELECT t.id, p.o FROM t LEFT JOIN {UNITED} ON {SAME} WHERE $1 > 5"),
+                ("gated inner", f"SELECT t.id, p.o FROM t JOIN {UNITED} ON {SAME} WHERE $1 > 5"),
+            )
+        ),
+        Shape(
+            "scroll cursor",
+            "FETCH BACKWARD ALL FROM c",
+            before=(
+                f"DECLARE c SCROLL CURSOR FOR SELECT t.id, p.o, p.m FROM t LEFT JOIN {UNITED} ON {SAME} ORDER BY t.id, p.m",
+                "FETCH 20 FROM c",
+            ),
+            ordered=True,
+        ),
+        *(
+            shape
+            for table in PARTITIONED
+            for shape in (
+                Shape(f"{table}, inner", f"SELECT t.id, p.* FROM t JOIN {table} p {ON}", node=True),
+                Shape(f"{table}, left", f"SELECT t.id, p.* FROM t LEFT JOIN {table} p {ON}", node=True),
+                Shape(f"{table}, output", f"SELECT t.id, p.d FROM t LEFT JOIN {table} p {ON} AND p.s > 3", node=True),
+                Shape(
+                    f"{table}, exists",
+                    f"SELECT t.id FROM t WHERE EXISTS (SELECT FROM {table} p {AT} AND p.s > 3)",
+                    node=True,
+                ),
+                Shape(
+                    f"{table}, not exists",
+                    f"SELECT t.id FROM t WHERE NOT EXISTS (SELECT FROM {table} p {AT})",
+                    node=True,
+                ),
+                Shape(
+                    f"{table}, whole row",
+                    f"SELECT t.id, p, p.tableoid::regclass FROM t LEFT JOIN {table} p {ON}",
+                    node=True,
+                ),
+                Shape(
+                    f"{table}, pruned",
+                    f"SELECT t.id, p.* FROM t JOIN {table} p ON p.a = t.x AND p.b = 1 AND p.d < 2",
+                    node=True,
+                ),
+                Shape(
+                    f"{table}, scan",
+                    f"SELECT p.*, p.tableoid::regclass FROM {table} p WHERE a IN (-1, 0, 1.5, 3) AND b IN (0, 0.5, 1, 2.5)",
+                ),
+                Shape(
+                    f"{table}, rescan",
+                    f"SELECT u.id, (SELECT sum(p.s) FROM t JOIN {table} p ON p.a = t.x AND p.b = u.x) FROM u",
+                ),
+                Shape(f"{table}, scalar", f"SELECT t.id, (SELECT p.s FROM {table} p {AT}) FROM t"),
+                Shape(
+                    f"{table}, update",
+                    f"UPDATE kept SET s = p.s FROM {table} p WHERE p.a = id AND p.b = kept.s RETURNING kept.*, p.d",
+                    node=True,
+                ),
+                Shape(
+                    f"{table}, for update", f"SELECT t.id, p.s FROM t JOIN {table} p {ON} FOR UPDATE OF t", node=True
+                ),
+            )
+        ),
+        Shape(
+            "a partition", "SELECT t.id, p.* FROM t LEFT JOIN ranged_high_rest p ON p.a = t.x AND p.b = t.y", node=True
+        ),
+        Shape("a partition, scan", "SELECT * FROM listed_one WHERE a IN (1, 2) AND b IN (1, 2.5)"),
+        Shape("a partition by its bound", "SELECT t.id, p.* FROM t LEFT JOIN listed_one p ON p.a = t.x", node=True),
+    ]
 
 
 def semis() -> list[Shape]:
@@ -1014,6 +1578,8 @@ def writes() -> list[Shape]:
 GROUPS = {
     "joins": joins,
     "several": several,
+    "pairs": pairs,
+    "unions": unions,
     "semis": semis,
     "scans": scans,
     "numbers": numbers,
