@@ -333,6 +333,12 @@ def test_concurrent_update(database: Database, connection: Connection, node: str
         f"{update} AND p.s > 140 RETURNING id, x, c.s",
         f"SELECT id, x, p.s FROM {source.format('JOIN')} FOR UPDATE OF c",
         f"SELECT id, x, p.s FROM {source.format('LEFT JOIN')} FOR UPDATE OF c",
+        "SELECT id, x, p.s FROM scratch.c LEFT JOIN (ml.affine p JOIN ml.chain q ON q.s = p.s) "
+        "ON p.a = c.x AND p.b = 1 FOR UPDATE OF c",
+        "UPDATE scratch.c SET s = p.s FROM ml.affine p JOIN ml.chain q ON q.s = p.s WHERE p.a = c.x AND p.b = 1 "
+        "AND q.t > 4 RETURNING id, x, c.s",
+        "SELECT id, x, p.s FROM scratch.c LEFT JOIN (SELECT a, b, s FROM ml.affine UNION ALL SELECT a, b, s "
+        "FROM ml.affine) p ON p.a = c.x AND p.b = 1 FOR UPDATE OF c",
     ]
     for sql in statements:
         with database.connect(**{"model_fdw.enable_model_join": node}) as other:

@@ -145,6 +145,69 @@ def test_conditions_on_inputs_filter_before_inference(tables: Connection) -> Non
     assert node["Rows Sent"] == expected[0]
 
 
+PAIR = "(ml.affine p JOIN ml.chain q ON q.s = coalesce(p.s, 1))"
+
+
+@pytest.mark.parametrize(
+    ("sql", "sent"),
+    [
+        (f"SELECT c.id, q.t FROM c LEFT JOIN {PAIR} ON {BOUND} AND p.s > 9", "x IS NOT NULL AND 2 * x + 3 * y > 9"),
+        (
+            f"SELECT c.id FROM c WHERE NOT EXISTS (SELECT FROM {PAIR} WHERE {BOUND} AND p.a < 3)",
+            "x < 3 AND y IS NOT NULL",
+        ),
+        (f"SELECT c.id FROM c WHERE EXISTS (SELECT FROM {PAIR} WHERE {BOUND} AND p.d > 1)", "x - y > 1"),
+    ],
+)
+def test_second_model_is_asked_where_the_first_was_found(tables: Connection, sql: str, sent: str) -> None:
+    second, first = analyze(tables, sql)
+    assert (first["Model"], second["Model"]) == ("affine", "chain")
+    expected = tables.execute(f"SELECT count(*) FROM c WHERE {sent}".encode()).fetchone()
+    assert expected is not None
+    assert 0 < second["Rows Sent"] == expected[0] < first["Rows Sent"] + first["Rows Not Sent"]
+
+
+@pytest.mark.parametrize("join", ["JOIN", "LEFT JOIN", "EXISTS", "NOT EXISTS"])
+def test_append_reads_the_outer_rows_once(tables: Connection, join: str) -> None:
+    union = "(SELECT a, b, s FROM ml.affine UNION ALL SELECT a, b, d FROM ml.affine) p"
+    sql = (
+        f"SELECT c.id FROM c WHERE {join} (SELECT FROM {union} WHERE {BOUND})"
+        if "EXISTS" in join
+        else f"SELECT c.id, p.s FROM c {join} {union} ON {BOUND}"
+    )
+    row = tables.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}".encode()).fetchone()
+    assert row is not None
+    kinds = [node.get("Custom Plan Provider", node["Node Type"]) for node in nodes(row[0][0]["Plan"])]
+    assert kinds == ["Model Append", NODE, NODE, "Seq Scan"]
+    assert [node["Rows Sent"] for node in analyze(tables, sql)] == [ROWS * 9 // 10] * 2
+
+
+@pytest.mark.parametrize("node", ["on", "off"])
+def test_partition_is_asked_within_its_bound(tables: Connection, node: str) -> None:
+    """Also by a plan that prunes no partition; a partition by itself answers nothing else either."""
+    tables.execute("CREATE TABLE parts (a float8, b float8, s float8, d float8) PARTITION BY LIST (b)")
+    for name, values in {"low": "0, 1", "high": "3"}.items():
+        tables.execute(
+            f"CREATE FOREIGN TABLE {name} PARTITION OF parts FOR VALUES IN ({values}) "
+            "SERVER triton OPTIONS (model 'affine')".encode()
+        )
+    tables.execute(f"SET model_fdw.enable_model_join = {node}; SET enable_partition_pruning = off".encode())
+    tables.execute("SET enable_memoize = off")
+    sql = f"SELECT id, x, y, p.a, p.b, p.s FROM c LEFT JOIN parts p ON {BOUND}"
+    rows = tables.execute(sql.encode()).fetchall()
+    assert len(rows) == ROWS
+    for _, x, y, *answer in rows:
+        assert answer == ([x, y, 2 * x + 3 * y] if y in (0, 1, 3) else [None] * 3)
+    if node == "on":
+        sent = {found["Bindings"][1]: found["Rows Sent"] for found in analyze(tables, sql)}
+        assert sent == {
+            "b = c.y": sum(row[2] in (0, 1) for row in rows),
+            "b = '3'::double precision": sum(row[2] == 3 for row in rows),
+        }
+    assert tables.execute("SELECT s FROM high WHERE a = 1 AND b = 1").fetchall() == []
+    assert tables.execute("SELECT b, s FROM parts WHERE a = 1 ORDER BY b").fetchall() == [(0, 2), (1, 5), (3, 11)]
+
+
 def test_only_outputs_that_are_read_are_requested(tables: Connection) -> None:
     (one,) = analyze(tables, f"SELECT p.s FROM c JOIN ml.affine p ON {BOUND}")
     (two,) = analyze(tables, f"SELECT p.s, p.d FROM c JOIN ml.affine p ON {BOUND}")
