@@ -50,11 +50,12 @@ def validate_table(description: Mapping[str, Any]) -> tuple[list[int], list[list
     if not columns:
         raise InvalidTable(f'foreign table "{name}" has no columns', None, "Add a column for each input of the model.")
     ties = ties_of(columns)
+    messages = [(column.attnum, OUTPUT, "s", False) for column in columns if column.options.error]
     for one, other in combinations(ties, 2):
         if (one.role, one.tensor) == (other.role, other.tensor):
             _check_agreement(name, one, other)
             _check_overlap(name, one, other)
-    return [tie.column.attnum for tie in ties if tie.role == INPUT], _readings(name, ties)
+    return [tie.column.attnum for tie in ties if tie.role == INPUT], _readings(name, ties, messages)
 
 
 def _check_agreement(table: str, one: Tie, other: Tie) -> None:
@@ -93,7 +94,7 @@ def _check_overlap(table: str, one: Tie, other: Tie) -> None:
     )
 
 
-def _readings(table: str, ties: Sequence[Tie]) -> list[list[Entry]]:
+def _readings(table: str, ties: Sequence[Tie], messages: Sequence[Entry]) -> list[list[Entry]]:
     """Give the kinds of the columns in each way to read their shapes, the likeliest first.
 
     Whether the first dimension is that of the rows only the model's configuration tells; but where one tensor has no
@@ -109,7 +110,7 @@ def _readings(table: str, ties: Sequence[Tie]) -> list[list[Entry]]:
         except ModelFdwError as error:
             failures.append(error)
         else:
-            readings.append([entry for entry in entries if entry])
+            readings.append([*(entry for entry in entries if entry), *messages])
     if not readings:
         raise failures[0]
     return readings

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fdw.errors import InvalidText, MalformedReply, ValueOutOfRange, WrongShape
-from fdw.signature import MAX_DIMENSIONS, Feed, Fetch, Pick, is_scalar, kind_type, shape_text
+from fdw.signature import ARRAY, MAX_DIMENSIONS, Feed, Fetch, Pick, is_scalar, kind_type, shape_text
 
 Buffer = Union[bytes, memoryview]
 Array = npt.NDArray[Any]
@@ -473,6 +473,43 @@ def join_columns(parts: Sequence[OutputColumn], order: Optional[Array] = None) -
     lengths = np.diff(column.offsets)[source]
     data = np.frombuffer(column.values, np.uint8)[_ranges(column.offsets[:-1][source], lengths)]
     return OutputColumn(data, _offsets(lengths))
+
+
+def spread(column: OutputColumn, places: Array, rows: int) -> OutputColumn:
+    """Lay a column out over more rows: its values at ``places``, which ascend, and NULL elsewhere."""
+    nulls = np.ones(rows, np.uint8)
+    nulls[places] = 0
+    if column.starts is not None and column.dimensions is not None:
+        starts = np.zeros(rows, np.int64)
+        dimensions = np.zeros((rows, column.dimensions.shape[1]), np.int32)
+        starts[places], dimensions[places] = column.starts, column.dimensions
+        return column._replace(nulls=nulls, starts=starts, dimensions=dimensions)
+    if column.offsets is not None:
+        lengths = np.zeros(rows, np.int64)
+        lengths[places] = np.diff(column.offsets)
+        return OutputColumn(column.values, _offsets(lengths), nulls)
+    values = np.zeros(rows, np.asarray(column.values).dtype)
+    values[places] = column.values
+    return OutputColumn(values, None, nulls)
+
+
+def no_values(kind: str) -> OutputColumn:
+    """Return a column of a kind without a row."""
+    element = kind.lstrip(ARRAY)
+    column = (
+        OutputColumn(np.empty(0, KIND_NUMPY[element]))
+        if element in KIND_NUMPY
+        else OutputColumn(b"", np.zeros(1, np.int64))
+    )
+    if kind == element:
+        return column
+    return column._replace(starts=np.empty(0, np.int64), dimensions=np.empty((0, 1), np.int32))
+
+
+def text_column(texts: Sequence[str]) -> OutputColumn:
+    """Make an 's' column; a zero byte, which PostgreSQL's text cannot hold, becomes a question mark."""
+    encoded = [text.replace("\0", "?").encode("utf-8", "replace") for text in texts]
+    return OutputColumn(b"".join(encoded), _offsets(np.array([len(text) for text in encoded], np.int64)))
 
 
 def _concatenate(parts: Sequence[OutputColumn]) -> OutputColumn:

@@ -160,6 +160,9 @@ class _Comparer:
     def _group(self) -> dict[tuple[str, str], _Group]:
         groups: dict[tuple[str, str], _Group] = {}
         for column in self.table.columns:
+            if column.options.error:
+                self.slots.append(signature.tie(self.table, column, self.model))
+                continue
             try:
                 role, spec = signature.find_tensor(self.table, column, self.model)
             except errors.ModelFdwError as error:

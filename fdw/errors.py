@@ -6,6 +6,7 @@ sentences, the hint is one action. No text ever holds a secret (token, header va
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Callable
 
@@ -172,6 +173,15 @@ class ModelFailed(ModelFdwError):
     sqlstate = "HV000"  # fdw_error
 
 
+class ModelRefused(ModelFailed):
+    """The model server answered that it cannot compute a request; fewer rows of it may succeed.
+
+    ``said`` is the server's message, one line.
+    """
+
+    said = ""
+
+
 class OutOfResources(ModelFdwError):
     """The model server is over a quota or out of memory."""
 
@@ -179,9 +189,10 @@ class OutOfResources(ModelFdwError):
 
 
 class OversizedMessage(ModelFdwError):
-    """A request or reply is larger than a message may be."""
+    """A request or reply is larger than a message may be; ``limit_bytes`` is that limit, if it was told."""
 
     sqlstate = "54000"  # program_limit_exceeded
+    limit_bytes: int | None = None
 
 
 class Cancelled(ModelFdwError):
@@ -265,6 +276,15 @@ def _server_failed(failure: Failure, request: Request) -> ModelFdwError:
     return ModelFailed(f'model "{request.model}" failed on model server "{request.endpoint}": {text}')
 
 
+def _refused(failure: Failure, request: Request) -> ModelFdwError:
+    if not request.model:
+        return _server_failed(failure, request)
+    failed = _server_failed(failure, request)
+    error = ModelRefused(failed.message)
+    error.said = _said(failure) or failed.message
+    return error
+
+
 def _unavailable(failure: Failure, request: Request) -> ModelFdwError:
     if failure.cause is None:
         error = _server_failed(failure, request)
@@ -322,11 +342,14 @@ def _denied(failure: Failure, request: Request) -> ModelFdwError:
 
 def _exhausted(failure: Failure, request: Request) -> ModelFdwError:
     if failure.oversized:
-        return OversizedMessage(
+        error = OversizedMessage(
             f'message to or from model server "{request.endpoint}" is too large',
             f"gRPC said: {_said(failure)}",
-            f'Lower table option "batch_size", or raise {_option_of_server("max_message_bytes", request)}.',
+            f"Raise {_option_of_server('max_message_bytes', request)}, or the limit of the server.",
         )
+        sizes = re.search(r"\([0-9]+ vs\. ([0-9]+)\)", failure.text)
+        error.limit_bytes = int(sizes[1]) if sizes else None
+        return error
     return OutOfResources(
         f'model server "{request.endpoint}" is out of resources: {_said(failure)}',
         _attempts(request).strip(),
@@ -350,19 +373,19 @@ def _cancelled(failure: Failure, request: Request) -> ModelFdwError:
 STATUS_ERRORS: dict[str, Callable[[Failure, Request], ModelFdwError]] = {
     "OK": _server_failed,  # an OK that carries a failure is the server's contradiction
     "CANCELLED": _cancelled,
-    "UNKNOWN": _server_failed,
-    "INVALID_ARGUMENT": _server_failed,
+    "UNKNOWN": _refused,
+    "INVALID_ARGUMENT": _refused,
     "DEADLINE_EXCEEDED": _timed_out,
     "NOT_FOUND": _not_found,
     "ALREADY_EXISTS": _server_failed,
     "PERMISSION_DENIED": _denied,
     "UNAUTHENTICATED": _denied,
     "RESOURCE_EXHAUSTED": _exhausted,
-    "FAILED_PRECONDITION": _server_failed,
+    "FAILED_PRECONDITION": _refused,
     "ABORTED": _server_failed,
     "UNIMPLEMENTED": _unimplemented,
-    "OUT_OF_RANGE": _server_failed,
-    "INTERNAL": _server_failed,
+    "OUT_OF_RANGE": _refused,
+    "INTERNAL": _refused,
     "UNAVAILABLE": _unavailable,
     "DATA_LOSS": _server_failed,
 }
@@ -370,6 +393,10 @@ STATUS_ERRORS: dict[str, Callable[[Failure, Request], ModelFdwError]] = {
 
 def from_failure(failure: Failure, request: Request) -> ModelFdwError:
     """Build the error that tells a SQL user how a request failed."""
+    if failure.oversized:
+        return _exhausted(failure, request)
+    if failure.cause is not None:
+        return _unavailable(failure, request)
     if failure.not_ready:
         return model_not_ready(request, _said(failure))
     return STATUS_ERRORS.get(failure.status, _server_failed)(failure, request)

@@ -277,6 +277,13 @@ OPTIONS: tuple[Option, ...] = (
         MAX_INDEX,
     ),
     Option(
+        "error",
+        COLUMN,
+        "boolean",
+        False,
+        "whether the column shows the server's message where it refuses a row, whose outputs are then NULL",
+    ),
+    Option(
         "dtype",
         COLUMN,
         "choice",
@@ -610,6 +617,10 @@ def _unknown(level: str, name: str) -> NoReturn:
     raise UnknownOption(message, None, f"Valid options in this context are: {', '.join(known)}.")
 
 
+def _is_on(name: str, names: Mapping[str, str]) -> bool:
+    return name in names and _parse_boolean(_BY_NAME[name], names[name])
+
+
 def _check_together(level: str, names: Mapping[str, str]) -> None:
     if level == COLUMN and "input" in names and "output" in names:
         raise BadOption(
@@ -617,6 +628,14 @@ def _check_together(level: str, names: Mapping[str, str]) -> None:
             None,
             "Declare one column for the input and one for the output.",
         )
+    if level == COLUMN and _is_on("error", names):
+        others = [name for name in ("input", "output", "index", "dtype", "shape", "optional") if name in names]
+        if others:
+            raise BadOption(
+                f'options "error" and "{others[0]}" cannot be set on the same column',
+                "A column for the server's message is tied to no tensor.",
+                f'Drop option "{others[0]}".',
+            )
     if level == COLUMN and "output" in names and "optional" in names:
         raise BadOption('option "optional" cannot be set on an output column', None, 'Drop option "optional".')
     if level == USER_MAPPING and ("sslcert" in names) != ("sslkey" in names):
@@ -729,6 +748,7 @@ class ColumnOptions:
     input: str | None
     output: str | None
     index: int | None
+    error: bool
     dtype: str | None
     shape: tuple[int, ...] | None
     optional: bool

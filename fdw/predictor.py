@@ -14,7 +14,7 @@ import numpy as np
 
 from fdw import codec, errors, signature
 from fdw.connections import Connection, ask_statistics, attempt, connect, forget_model, load_model, table_effort
-from fdw.options import Table
+from fdw.options import MAX_BATCH_SIZE, Table
 from fdw.protocols.base import InferRequest, InputData
 from fdw.replicas import Effort
 from fdw.tickets import Steps, Ticket, gather
@@ -22,6 +22,9 @@ from fdw.tickets import Steps, Ticket, gather
 Columns = Sequence[codec.OutputColumn]
 
 STATISTICS_TIMEOUT_MS = 1000
+
+# Input columns that the error of a refused request names at most.
+NAMED_INPUTS = 10
 
 
 @dataclass
@@ -32,14 +35,34 @@ class Traffic:
     received: int = 0
 
 
+@dataclass
+class Limits:
+    """What a scan has learned of how much one request may hold, and its answer."""
+
+    request_bytes: int
+    rows: int = MAX_BATCH_SIZE
+
+    def learn(self, limit_bytes: int | None, size: int, rows: int) -> None:
+        """Note that a request of so many bytes and rows was too large, or its answer was.
+
+        A limit of less than the request's size is the server's for requests. Any other is about the answer, whose size
+        is not known before; then fewer rows have to do.
+        """
+        if limit_bytes is not None and limit_bytes < size:
+            self.request_bytes = min(self.request_bytes, limit_bytes)
+        else:
+            self.rows = max(1, min(self.rows, rows // 2))
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One scan of a model table: a connection, a plan, what it may try, and the batches in flight."""
+    """One scan of a model table: a connection, a plan, what it may try, its limits, and the batches in flight."""
 
     table: Table
     connection: Connection
     plan: signature.Plan
     effort: Effort
+    limits: Limits
     tickets: weakref.WeakSet[Ticket[Columns]] = field(default_factory=weakref.WeakSet)
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -65,10 +88,11 @@ def open_session(
     effort = table_effort(table.options)
     model = yield from load_model(connection, table.options, effort)
     try:
-        return Session(table, connection, signature.plan(table, model, bound, wanted, kinds), effort)
+        plan = signature.plan(table, model, bound, wanted, kinds)
     except errors.ModelFdwError:
         forget_model(connection, table.options)
         raise
+    return Session(table, connection, plan, effort, Limits(table.server.options.max_message_bytes))
 
 
 def submit(session: Session, rows: int, columns: Sequence[codec.InputColumn]) -> Ticket[Columns]:
@@ -101,29 +125,119 @@ def statistics(session: Session) -> Steps[tuple[int, int] | None]:
     return times.queue_ns // 1000, times.compute_ns // 1000
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a batch and their answers; None: the server refused them, for the reason ``said``."""
+
+    selection: codec.Selection
+    columns: Columns | None
+    said: str = ""
+
+
 def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]) -> Steps[Columns]:
     """Run a batch as one or more requests, at most max_in_flight of them at once."""
     groups = codec.group_rows(tensors) if session.plan.model.batched else None
-    selections = cut_rows(session.plan.model, rows, groups)
+    selections = cut_rows(session.plan.model, rows, groups, session.limits.rows)
     try:
-        parts = yield from gather(
-            (_request(session, tensors, selection) for selection in selections), session.table.options.max_in_flight
+        answers = yield from gather(
+            (_answer(session, tensors, selection) for selection in selections), session.table.options.max_in_flight
         )
     except errors.ModelFdwError:
         forget_model(session.connection, session.table.options)
         raise
-    order = np.concatenate(groups) if groups else None
-    return [
-        codec.join_columns([part[position] for part in parts], order) for position in range(session.plan.wanted_count)
-    ]
+    return _join(session.plan, rows, [part for parts in answers for part in parts], groups is not None)
 
 
-def cut_rows(model: signature.Model, rows: int, groups: Sequence[codec.Array] | None) -> Sequence[codec.Selection]:
-    """Cut a batch into requests, no larger than the model takes and each of rows of one shape."""
+def _join(plan: signature.Plan, rows: int, parts: Sequence[Part], scattered: bool) -> Columns:
+    """Put the answers of a batch together in the order of its rows; ``scattered``: the parts are not in that order."""
+    good = [part for part in parts if part.columns is not None]
+    refused = [part for part in parts if part.columns is None]
+    places = _places(good, rows) if scattered or refused else None
+    joined: list[codec.OutputColumn] = []
+    for position, kind in enumerate(plan.kinds):
+        if position in plan.messages:
+            said = codec.text_column([part.said for part in refused])
+            joined.append(codec.spread(said, np.sort(_places(refused, rows)), rows))
+            continue
+        pieces = [part.columns[position] for part in good if part.columns is not None]
+        column = codec.join_columns(pieces, places if scattered else None) if pieces else codec.no_values(kind)
+        joined.append(codec.spread(column, np.sort(places), rows) if refused and places is not None else column)
+    return joined
+
+
+def _places(parts: Sequence[Part], rows: int) -> codec.Array:
+    """Return the rows of parts, in their order."""
+    every = np.arange(rows)
+    return np.concatenate([every[:0], *(every[part.selection] for part in parts)])
+
+
+def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection) -> Steps[list[Part]]:
+    """Get the answers of some rows: as one request, else as two halves, and so on.
+
+    A request that is too large is halved before it is sent, where the limit is known; one that the server refuses, if
+    the table has a column for the server's message. Requests in addition are taken from the scan's budget.
+    """
+    rows = _count(selection)
+    message = _message(session, tensors, selection)
+    if rows > 1 and message.size > session.limits.request_bytes:
+        return (yield from _answer_halves(session, tensors, selection))
+    try:
+        columns = yield from _request(session, message, rows)
+    except errors.OversizedMessage as error:
+        session.limits.learn(error.limit_bytes, message.size, rows)
+        problem: errors.ModelFdwError = error
+    except errors.ModelRefused as error:
+        if not signature.has_error_column(session.table):
+            raise _about_inputs(session, error) from None
+        if rows == 1:
+            return [Part(selection, None, error.said)]
+        problem = error
+    else:
+        return [Part(selection, columns)]
+    if rows == 1:
+        raise problem
+    if not session.effort.spend(2):
+        raise errors.over_budget(problem, session.effort.budget)
+    return (yield from _answer_halves(session, tensors, selection))
+
+
+def _answer_halves(
+    session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection
+) -> Steps[list[Part]]:
+    halves = yield from gather((_answer(session, tensors, half) for half in _halve(selection)), 2)
+    return halves[0] + halves[1]
+
+
+def _count(selection: codec.Selection) -> int:
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+
+
+def _halve(selection: codec.Selection) -> tuple[codec.Selection, codec.Selection]:
+    half = _count(selection) // 2
+    if isinstance(selection, slice):
+        middle = selection.start + half
+        return slice(selection.start, middle), slice(middle, selection.stop)
+    return selection[:half], selection[half:]
+
+
+def _about_inputs(session: Session, error: errors.ModelRefused) -> errors.ModelRefused:
+    """Say which columns the rows came from, never what was in them."""
+    names = [name for feed in session.plan.feeds for name in feed.names]
+    listed = ", ".join(f'"{name}"' for name in names[:NAMED_INPUTS])
+    more = f" and {len(names) - NAMED_INPUTS} more" if len(names) > NAMED_INPUTS else ""
+    error.detail = f'The request was made of input columns {listed}{more} of foreign table "{session.table.name}".'
+    error.hint = "To get the answers of the other rows, add a text column with OPTIONS (error 'true')."
+    return error
+
+
+def cut_rows(
+    model: signature.Model, rows: int, groups: Sequence[codec.Array] | None, most_rows: int
+) -> Sequence[codec.Selection]:
+    """Cut a batch into requests, no larger than the model and ``most_rows`` say and each of rows of one shape."""
     if groups is None:
-        step = rows_per_request(model, rows)
+        step = min(rows_per_request(model, rows), most_rows)
         return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
-    return [group[part] for group in groups for part in cut_rows(model, len(group), None)]
+    return [group[part] for group in groups for part in cut_rows(model, len(group), None, most_rows)]
 
 
 def rows_per_request(model: signature.Model, rows: int) -> int:
@@ -133,12 +247,11 @@ def rows_per_request(model: signature.Model, rows: int) -> int:
     return min(rows, model.max_batch_size) if model.max_batch_size > 0 else rows
 
 
-def _request(session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection) -> Steps[Columns]:
-    """Send the selected rows, and read the answer."""
-    plan, options, connection = session.plan, session.table.options, session.connection
-    rows = selection.stop - selection.start if isinstance(selection, slice) else len(selection)
-    batch = (rows,) if plan.model.batched else ()
-    message = InferRequest(
+def _message(session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection) -> InferRequest:
+    """Make the request for the selected rows."""
+    plan, options = session.plan, session.table.options
+    batch = (_count(selection),) if plan.model.batched else ()
+    return InferRequest(
         options.model,
         options.version,
         [
@@ -149,6 +262,11 @@ def _request(session: Session, tensors: Sequence[codec.EncodedTensor], selection
         ],
         [fetch.tensor for fetch in plan.fetches],
     )
+
+
+def _request(session: Session, message: InferRequest, rows: int) -> Steps[Columns]:
+    """Send a request, and read the answer."""
+    options, connection = session.table.options, session.connection
     request = errors.Request(
         connection.endpoint, connection.server.name, options.model, options.version, options.timeout_ms
     )
@@ -157,7 +275,7 @@ def _request(session: Session, tensors: Sequence[codec.EncodedTensor], selection
         connection, lambda client, timeout_ms: client.infer(message, timeout_ms), request, session.effort
     )
     session.traffic.received += sum(tensor.size for tensor in reply)
-    return _read(plan, rows, reply)
+    return _read(session.plan, rows, reply)
 
 
 def _read(plan: signature.Plan, rows: int, reply: Sequence[codec.Tensor]) -> Columns:
@@ -169,4 +287,6 @@ def _read(plan: signature.Plan, rows: int, reply: Sequence[codec.Tensor]) -> Col
             raise codec.missing_output(fetch, plan.model.name)
         for pick, column in codec.decode(fetch, plan.model.name, rows, plan.model.batched, tensor):
             columns[pick.position] = column
+    # Where the server's messages go, a row with an answer has none.
+    columns.update((position, codec.text_column([])) for position in plan.messages)
     return [columns[position] for position in range(plan.wanted_count)]

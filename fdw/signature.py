@@ -173,7 +173,7 @@ def check_supported(model: Model) -> None:
 class Slot:
     """The place of a column in the model: one tensor, or element ``index`` (from 1) of a vector tensor.
 
-    The kind tells whether the column is an array.
+    The kind tells whether the column is an array. The column for the server's message is an output of no tensor.
     """
 
     column: Column
@@ -196,9 +196,16 @@ def is_self_described(table: Table) -> bool:
 
 
 def is_described(column: Column) -> bool:
-    """Tell whether a column's options say its role, tensor, dtype and shape."""
+    """Tell whether a column's options say its role, tensor, dtype and shape, or that it is tied to none."""
     options = column.options
+    if options.error:
+        return True
     return bool((options.input or options.output) and options.dtype) and options.shape is not None
+
+
+def has_error_column(table: Table) -> bool:
+    """Tell whether a row that the server refuses is an answer, and not the end of the statement."""
+    return any(column.options.error for column in table.columns)
 
 
 def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
@@ -208,14 +215,20 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
     against it: WrongTensor (HV005) for names and indexes, WrongDtype (HV004) for dtype and shape.
     """
     if model is None:
-        batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns)
+        batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns if not column.options.error)
         return tuple(_believe(column, batched) for column in table.columns)
     check_supported(model)
     return tuple(tie(table, column, model) for column in table.columns)
 
 
+def _error_slot(column: Column) -> Slot:
+    return Slot(column, OUTPUT, "", None, "BYTES", "s", False)
+
+
 def _believe(column: Column, batched: bool) -> Slot:
     options = column.options
+    if options.error:
+        return _error_slot(column)
     role = INPUT if options.input else OUTPUT
     tensor, dtype, shape = options.input or options.output, options.dtype, options.shape
     assert tensor is not None
@@ -298,6 +311,8 @@ def find_tensor(table: Table, column: Column, model: Model) -> tuple[str, Tensor
 
 def tie(table: Table, column: Column, model: Model) -> Slot:
     """Tie a column to its tensor, after checking all that its options say; raises as describe()."""
+    if column.options.error:
+        return _error_slot(column)
     role, spec = find_tensor(table, column, model)
     check_dtype(model, role, spec)
     _check_declared(table, column, model, role, spec)
@@ -446,13 +461,22 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a session sends and reads: made once, used for every batch."""
+    """What a session sends and reads: made once, used for every batch.
+
+    ``kinds`` are those of the wanted columns; at ``messages``, positions among these, go the server's messages.
+    """
 
     model: Model
     feeds: tuple[Feed, ...]
     fetches: tuple[Fetch, ...]
     bound_count: int
-    wanted_count: int
+    kinds: tuple[str, ...]
+    messages: tuple[int, ...]
+
+    @property
+    def wanted_count(self) -> int:
+        """The number of wanted columns."""
+        return len(self.kinds)
 
 
 def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()) -> Plan:
@@ -480,7 +504,14 @@ def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int]
         if feeding or not spec.optional:
             feeds.append(_feed(table, model, spec, own, list(bound)))
     wanted_slots = [by_attnum[attnum] for attnum in wanted]
-    return Plan(model, tuple(feeds), _fetches(model, wanted_slots), len(bound), len(wanted))
+    return Plan(
+        model,
+        tuple(feeds),
+        _fetches(model, wanted_slots),
+        len(bound),
+        tuple(slot.kind for slot in wanted_slots),
+        tuple(position for position, slot in enumerate(wanted_slots) if slot.column.options.error),
+    )
 
 
 def _missing(table: Table, model: Model, spec: TensorSpec, element: int | None) -> ModelFdwError:
@@ -570,7 +601,7 @@ def unbound(table_name: str, column_name: str) -> UnboundInput:
 
 
 def _fetches(model: Model, wanted: Sequence[Slot]) -> tuple[Fetch, ...]:
-    names = {slot.tensor for slot in wanted}
+    names = {slot.tensor for slot in wanted if not slot.column.options.error}
     specs = [spec for spec in model.outputs if spec.name in names]
     if not specs and model.outputs:
         specs = [min(model.outputs, key=lambda spec: _row_bytes(model, spec))]
@@ -582,7 +613,7 @@ def _fetches(model: Model, wanted: Sequence[Slot]) -> tuple[Fetch, ...]:
             tuple(
                 Pick(position, (slot.index or 1) - 1, slot.kind, slot.column.name)
                 for position, slot in enumerate(wanted)
-                if slot.tensor == spec.name
+                if slot.tensor == spec.name and not slot.column.options.error
             ),
         )
         for spec in specs

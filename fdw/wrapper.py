@@ -220,7 +220,8 @@ def _unpack(kind: str, column: OutputColumn) -> list[Any]:
     values, offsets, nulls, starts, dimensions = column
     if starts is not None and dimensions is not None:
         elements = _unpack(kind[1:], column._replace(nulls=None, starts=None, dimensions=None))
-        return [_nest(elements, start, shape) for start, shape in zip(starts.tolist(), dimensions.tolist())]
+        arrays = [_nest(elements, start, shape) for start, shape in zip(starts.tolist(), dimensions.tolist())]
+        return arrays if nulls is None else [None if null else array for array, null in zip(arrays, nulls)]
     if offsets is None:
         unpacked: list[Any] = values.tolist()  # type: ignore[union-attr]
         if kind == "?":

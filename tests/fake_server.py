@@ -275,7 +275,10 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             else:
                 inputs[tensor.name] = np.frombuffer(raw, NUMPY[tensor.datatype]).reshape(tuple(tensor.shape))
         rows = list(request.inputs[0].shape)[:1] if model.max_batch_size else []
-        answers = model.compute(inputs)
+        try:
+            answers = model.compute(inputs)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, dtype, shape in model.outputs:
             if name not in [wanted.name for wanted in request.outputs] or behaviour.drop:
@@ -355,11 +358,13 @@ class FakeServer:
         port: int = 0,
         has_config: bool = True,
         credentials: grpc.ServerCredentials | None = None,
+        max_request_bytes: int = -1,
     ) -> None:
         self.behaviour = BEHAVIOURS[behaviour] if isinstance(behaviour, str) else behaviour
         self.models = {"fake": FAKE} if models is None else models
         self.has_config = has_config
         self.credentials = credentials
+        self.max_request_bytes = max_request_bytes
         self.lock = threading.Lock()
         self.calls: Counter[str] = Counter()
         self.requests: list[Any] = []
@@ -378,7 +383,7 @@ class FakeServer:
 
     def _listen(self, port: int) -> int:
         options = [
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", self.max_request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]

@@ -108,6 +108,10 @@ class InputData:
     raw: Buffer
 
 
+# What tags, lengths and a dtype's name take at most.
+_FRAME_BYTES = 64
+
+
 @dataclass(frozen=True)
 class InferRequest:
     """One inference: ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors."""
@@ -116,6 +120,14 @@ class InferRequest:
     version: str
     inputs: Sequence[InputData]
     outputs: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request on the wire, rather too many than too few; JSON takes more."""
+        names = len(self.model) + sum(len(tensor.name) for tensor in self.inputs) + sum(map(len, self.outputs))
+        numbers = sum(len(tensor.shape) for tensor in self.inputs)
+        frames = _FRAME_BYTES * (1 + len(self.inputs) + len(self.outputs))
+        return sum(len(tensor.raw) for tensor in self.inputs) + 4 * names + 10 * numbers + frames
 
 
 class Client(Protocol):

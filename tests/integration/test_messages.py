@@ -239,7 +239,13 @@ def test_import_of_an_unloaded_model(database: Database, session: Connection) ->
         database.triton.load("small_batch")
 
 
-MODEL_FAILED = Report("HV000", 'model "broken" failed on model server "ENDPOINT": x must not be negative')
+ERROR_HINT = "To get the answers of the other rows, add a text column with OPTIONS (error 'true')."
+MODEL_FAILED = Report(
+    "HV000",
+    'model "broken" failed on model server "ENDPOINT": x must not be negative',
+    'The request was made of input columns "x" of foreign table "broken".',
+    ERROR_HINT,
+)
 
 
 @pytest.mark.parametrize(
@@ -993,6 +999,21 @@ OPTIONS = [
     (table_with("timeout_ms '-1'"), out_of_bounds("timeout_ms", "-1", "1", "86400000")),
     (table_with("timeout_ms '1.5'"), no_integer("timeout_ms", "1.5", "1", "86400000")),
     (table_with("max_attempts '21'"), out_of_bounds("max_attempts", "21", "1", "20")),
+    (table_with("retry_budget '-1'"), out_of_bounds("retry_budget", "-1", "0", "1000000")),
+    (
+        server_with("url 'grpcs://h', sslrootcert 'ca.crt'"),
+        Report(
+            "22023",
+            'option "sslrootcert" must be an absolute path',
+            None,
+            "The file is read on the database server.",
+        ),
+    ),
+    (
+        server_with("url 'grpcs://h', tls_server_name 'a b'"),
+        Report("22023", 'option "tls_server_name" names no host'),
+    ),
+    (mapping_with("sslcert '/c'"), Report("22023", 'options "sslcert" and "sslkey" must be set together')),
     (table_with("row_cost 'NaN'"), out_of_bounds("row_cost", "NaN", "0", "1000000000")),
     (
         table_with("row_cost 'much'"),
@@ -1035,6 +1056,15 @@ OPTIONS = [
             'options "input" and "output" cannot be set on the same column',
             None,
             "Declare one column for the input and one for the output.",
+        ),
+    ),
+    (
+        column_with("output 'x', error 'true'"),
+        Report(
+            "22023",
+            'options "error" and "output" cannot be set on the same column',
+            "A column for the server's message is tied to no tensor.",
+            'Drop option "output".',
         ),
     ),
     (

@@ -38,6 +38,7 @@ V_COLUMNS = [column(f"v_{number}", "input", "v", "FP32", "[-1,3]", number) for n
 def test_a_table_that_shows_its_model() -> None:
     assert problems([X_COLUMN, Y_COLUMN], model((X,), (Y,))) == []
     assert problems([("x", "float8", {}), ("y", "float8", {})], model((X,), (Y,))) == []
+    assert problems([X_COLUMN, Y_COLUMN, ("problem", "text", {"error": "true"})], model((X,), (Y,))) == []
     # outputs and optional inputs may be left out
     left_out = (X, TensorSpec("z", "FP64", (-1, 1), optional=True))
     assert problems([X_COLUMN, Y_COLUMN], model(left_out, (TensorSpec("a", "BOOL", (-1, 1)), Y))) == []

@@ -356,17 +356,6 @@ def test_a_model_that_is_not_ready() -> None:
         finish(host.describe(fake_table(server.url)))
 
 
-def test_a_request_that_is_too_large() -> None:
-    with FakeServer() as server:
-        description = table(*COLUMNS, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
-        with pytest.raises(errors.OversizedMessage) as caught:
-            score(description, [1.0] * 10000)
-        assert caught.value.sqlstate == "54000"
-        assert caught.value.hint == (
-            'Lower table option "batch_size", or raise option "max_message_bytes" of server "triton".'
-        )
-
-
 def test_messages_over_grpcs_own_limit_pass() -> None:
     with FakeServer() as server:
         values = [float(number) for number in range(600_000)]

@@ -89,7 +89,7 @@ CASES = [
         "54000",
         'message to or from model server "gpu-1:8001" is too large',
         "gRPC said: CLIENT: Sent message larger than max (9 vs. 8)",
-        'Lower table option "batch_size", or raise option "max_message_bytes" of server "triton".',
+        'Raise option "max_message_bytes" of server "triton", or the limit of the server.',
     ),
     (
         Failure("RESOURCE_EXHAUSTED", "out of memory"),

@@ -319,7 +319,12 @@ def test_json_of_another_protocol(body: bytes) -> None:
 def test_an_error_in_an_answer_of_status_200() -> None:
     with (
         FakeHttp(Script(body=b'{"error": "no luck"}')) as server,
-        fails("HV000", f'model "fake" failed on model server "{endpoint(server)}": no luck'),
+        fails(
+            "HV000",
+            f'model "fake" failed on model server "{endpoint(server)}": no luck',
+            'The request was made of input columns "x" of foreign table "t".',
+            "To get the answers of the other rows, add a text column with OPTIONS (error 'true').",
+        ),
     ):
         score(fake_table(server.url), [1.0])
 
@@ -507,13 +512,20 @@ def test_plaintext_where_tls_is_expected() -> None:
     assert caught.value.detail == "The server does not speak TLS. Attempts: 1."
 
 
-@pytest.mark.parametrize(("rows", "script"), [(20_000, Script()), (1, Script(body=b" " * 70_000))], ids=["ask", "told"])
-def test_a_message_that_is_too_large(rows: int, script: Script) -> None:
+def test_requests_are_cut_below_our_own_limit() -> None:
     columns = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
-    with FakeHttp(script) as server:
+    with FakeHttp() as server:
+        description = table(*columns, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
+        values = [float(number) for number in range(20_000)]
+        assert score(description, values, [2])[0][0].tolist() == [2 * value for value in values]
+
+
+def test_an_answer_that_is_too_large() -> None:
+    columns = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
+    with FakeHttp(Script(body=b" " * 70_000)) as server:
         description = table(*columns, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
         with pytest.raises(errors.OversizedMessage):
-            score(description, [1.0] * rows)
+            score(description, [1.0])
 
 
 def test_cancel_closes_the_connection() -> None:
