@@ -178,6 +178,11 @@ def load_model(connection: Connection, options: TableOptions, effort: Effort) ->
     return connection.models[key]
 
 
+def knows_model(connection: Connection, options: TableOptions) -> bool:
+    """Tell whether load_model() will ask nobody."""
+    return (options.model, options.version) in connection.models
+
+
 def ask_model(connection: Connection, request: errors.Request, effort: Effort) -> Steps[Model]:
     """Ask the server for a model's metadata and configuration, side by side."""
     name, version = request.model, request.version

@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 # attnum, role, kind, optional
 ColumnDescription = Tuple[int, str, str, bool]
-# columns, batch_size, max_in_flight, row_cost, model, version, endpoint
-Description = Tuple[List[ColumnDescription], int, int, float, str, str, str]
+# columns, batch_size, max_in_flight, row_cost, model, version, endpoint, whether a request takes several rows
+Description = Tuple[List[ColumnDescription], int, int, float, str, str, str, bool]
 
 
 # Read by libraries when they are loaded; what the server's own environment says wins.
@@ -142,7 +142,8 @@ def describe(table: Mapping[str, Any]) -> Ticket[Description]:
 
     The result is a tuple: the columns in the order given, each (attnum, 'i' for input or 'o' for output, kind, whether
     the model can do without it); batch_size and max_in_flight in rows and batches; row_cost; the model's name; its
-    version ('' = the server's choice); the endpoint as host:port.
+    version ('' = the server's choice); the endpoint as host:port; whether the model has a dimension for rows, without
+    which each row is a request.
 
     A column is tied to a tensor by option "input" or "output", else by its own name; "index" picks one element of a
     vector. Where every column says input or output, dtype and shape, no server is asked and the ticket is finished at
@@ -164,6 +165,7 @@ def _describe(steps: Steps[tuple[signature.Slot, ...]], table: options.Table) ->
         settings.model,
         settings.version,
         table.server.options.address,
+        all(slot.batched for slot in slots),
     )
 
 

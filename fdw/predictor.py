@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Sequence
+from typing import Callable, Sequence, TypeVar
 
 import numpy as np
 
 from fdw import codec, errors, signature
-from fdw.connections import Connection, ask_statistics, attempt, connect, forget_model, load_model, table_effort
+from fdw.connections import (
+    Connection,
+    ask_statistics,
+    attempt,
+    connect,
+    forget_model,
+    knows_model,
+    load_model,
+    table_effort,
+)
 from fdw.options import MAX_BATCH_SIZE, Table
 from fdw.protocols.base import InferRequest, InputData
 from fdw.replicas import Effort
+from fdw.signature import Model
 from fdw.tickets import Steps, Ticket, gather
+
+T = TypeVar("T")
 
 Columns = Sequence[codec.OutputColumn]
 
@@ -71,28 +83,33 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
     """Tie the columns to tensors; the server is asked only if the columns' options do not say everything."""
     if signature.is_self_described(table):
         return signature.describe(table, None)
-    connection = connect(table.server)
-    model = yield from load_model(connection, table.options, table_effort(table.options))
-    try:
-        return signature.describe(table, model)
-    except errors.ModelFdwError:
-        forget_model(connection, table.options)
-        raise
+    connection, effort = connect(table.server), table_effort(table.options)
+    return (yield from _with_model(connection, table, effort, lambda model: signature.describe(table, model)))
 
 
 def open_session(
     table: Table, bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()
 ) -> Steps[Session]:
     """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
-    connection = connect(table.server)
-    effort = table_effort(table.options)
-    model = yield from load_model(connection, table.options, effort)
+    connection, effort = connect(table.server), table_effort(table.options)
+    plan = yield from _with_model(
+        connection, table, effort, lambda model: signature.plan(table, model, bound, wanted, kinds)
+    )
+    return Session(table, connection, plan, effort, Limits(table.server.options.max_message_bytes))
+
+
+def _with_model(connection: Connection, table: Table, effort: Effort, use: Callable[[Model], T]) -> Steps[T]:
+    """Compare the table with its model; where they disagree, what is known of it may be out of date, so ask anew."""
+    if knows_model(connection, table.options):
+        try:
+            return use((yield from load_model(connection, table.options, effort)))
+        except errors.ModelFdwError:
+            forget_model(connection, table.options)
     try:
-        plan = signature.plan(table, model, bound, wanted, kinds)
+        return use((yield from load_model(connection, table.options, effort)))
     except errors.ModelFdwError:
         forget_model(connection, table.options)
         raise
-    return Session(table, connection, plan, effort, Limits(table.server.options.max_message_bytes))
 
 
 def submit(session: Session, rows: int, columns: Sequence[codec.InputColumn]) -> Ticket[Columns]:

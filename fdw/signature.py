@@ -173,7 +173,8 @@ def check_supported(model: Model) -> None:
 class Slot:
     """The place of a column in the model: one tensor, or element ``index`` (from 1) of a vector tensor.
 
-    The kind tells whether the column is an array. The column for the server's message is an output of no tensor.
+    The kind tells whether the column is an array; ``batched``, whether the tensor's first dimension is the batch. The
+    column for the server's message is an output of no tensor.
     """
 
     column: Column
@@ -183,6 +184,7 @@ class Slot:
     dtype: str
     kind: str
     optional: bool
+    batched: bool
 
     @property
     def attnum(self) -> int:
@@ -222,7 +224,7 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
 
 
 def _error_slot(column: Column) -> Slot:
-    return Slot(column, OUTPUT, "", None, "BYTES", "s", False)
+    return Slot(column, OUTPUT, "", None, "BYTES", "s", False, True)
 
 
 def _believe(column: Column, batched: bool) -> Slot:
@@ -235,7 +237,7 @@ def _believe(column: Column, batched: bool) -> Slot:
     assert dtype is not None
     assert shape is not None
     kind = column_kind(column, role, dtype, shape[1:] if batched else shape)
-    return Slot(column, role, tensor, options.index, dtype, kind, options.optional)
+    return Slot(column, role, tensor, options.index, dtype, kind, options.optional, batched)
 
 
 def column_kind(column: Column, role: str, dtype: str, row_shape: Sequence[int]) -> str:
@@ -319,7 +321,7 @@ def tie(table: Table, column: Column, model: Model) -> Slot:
     check_index(table, column, model, role, spec)
     kind = column_kind(column, role, spec.dtype, model.row_shape(spec))
     optional = role == INPUT and spec.optional
-    return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional)
+    return Slot(column, role, spec.name, column.options.index, spec.dtype, kind, optional, model.batched)
 
 
 def check_dtype(model: Model, role: str, spec: TensorSpec) -> None:

@@ -27,7 +27,7 @@ model_explain_join_type(JoinType jointype)
 	return names[jointype];
 }
 
-/* Show the model, its version, the endpoint and the batch size. */
+/* Show the model, its version, the endpoint and how rows are sent. */
 void
 model_explain_table(ModelTable *table, ExplainState *es)
 {
@@ -36,6 +36,10 @@ model_explain_table(ModelTable *table, ExplainState *es)
 		ExplainPropertyText("Version", table->version, es);
 	ExplainPropertyText("Endpoint", table->endpoint, es);
 	ExplainPropertyInteger("Batch Size", NULL, table->batch_size, es);
+	if (!table->batched)
+		ExplainPropertyText("Requests",
+							"one per row (the model has no batch dimension)",
+							es);
 }
 
 /* Show which expression gives each input its value. */

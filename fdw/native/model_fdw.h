@@ -136,6 +136,7 @@ typedef struct ModelTable
 	char	   *model;
 	char	   *version;		/* empty: the server's choice */
 	char	   *endpoint;
+	bool		batched;		/* does a request take several rows? */
 } ModelTable;
 
 extern ModelTable *model_table_describe(Oid relid, Oid userid);

@@ -874,7 +874,8 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 						   list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS),
 						   list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES),
 						   &node->ss.ps, NIL, es);
-	if (list_nth_int(list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER),
+	if (state->table->batched &&
+		list_nth_int(list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER),
 					 SCAN_HEADER_PER_ROW))
 		ExplainPropertyText("Requests", "one per outer row", es);
 	model_explain_quals("Input Filter",

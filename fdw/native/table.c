@@ -290,6 +290,7 @@ read_description(ModelTable *table, PyObject *description)
 	table->model = model_python_string(PyTuple_GetItem(description, 4));
 	table->version = model_python_string(PyTuple_GetItem(description, 5));
 	table->endpoint = model_python_string(PyTuple_GetItem(description, 6));
+	table->batched = PyObject_IsTrue(PyTuple_GetItem(description, 7));
 }
 
 /*

@@ -36,6 +36,7 @@ def test_describe_asks_for_what_the_columns_do_not_say() -> None:
             "fake",
             "",
             endpoint(server),
+            True,
         )
         finish(host.describe(fake_table(server.url)))
         assert server.calls == {"ModelMetadata": 1, "ModelConfig": 1}, "a model is asked for once"
@@ -98,6 +99,7 @@ def test_a_model_without_batch_dimension_gets_one_request_per_row() -> None:
             url=server.url,
             model="m",
         )
+        assert finish(host.describe(description))[-1] is False
         session = finish(host.open(description, [1, 2], [3]))
         columns = [np.arange(9, dtype="i4").tobytes(), np.arange(9, dtype="i4").tobytes()]
         (result,) = finish(host.submit(session, 9, columns))
