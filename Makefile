@@ -1,13 +1,14 @@
 # The front door: every target prepares what it needs. "make" alone lists them.
 #   PYTHON   the interpreter to embed and to build with (default: the system's)
 #   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
+#   PG_CONFIG  another PostgreSQL than the embedded 16, for test, bench, up, ...; they use a copy of it
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
-PG_CONFIG ?=
+PG_CONFIG =
 ARGS ?=
 
 # In the environment rather than in a file: the checkout may be read-only to somebody.
-DEV = PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m dev
+DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m dev
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -14,27 +14,54 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dev.environments import write_last
-from dev.places import CHECKOUT, Places, tool_environment
+from dev.places import CHECKOUT, Places, below, installed, tool_environment
 from dev.screen import Failure, run_logged, step
 
 NATIVE = ("fdw/native", "sql")
 PACKAGE = ("fdw", "sql", "setup.py", "pyproject.toml", "README.md")
 PRODUCTS = {".o", ".so", ".bc"}
+PROGRAMS = ("postgres", "initdb", "psql", "pg_config", "pg_dump")
 
 
 def build(places: Places) -> None:
-    """Bring the embedded PostgreSQL and the virtual environment up to date with the sources."""
+    """Bring PostgreSQL and the virtual environment up to date with the sources."""
     python = places.venv_python
-    if changed(stamp := places.venv / "native.stamp", digest := digest_of(files_of(NATIVE))):
-        with step("building the C library"):
-            log = places.log / "native.log"
-            make_native(places.build, log, places.pg_config, python, [], "all", "install")
-        write_last(stamp, digest)
+    build_library(places)
     if changed(stamp := places.venv / "package.stamp", digest := digest_of(package_files())):
         with step("installing the Python package"):
             log = places.log / "package.log"
             install_package(places.build, log, python, ["--no-deps", "--no-build-isolation"])
         write_last(stamp, digest)
+
+
+def build_library(places: Places) -> None:
+    """Bring the library in PostgreSQL up to date with the sources."""
+    target, variables = places.venv, []
+    if places.postgres is not None:
+        copy_postgres(places.postgres, places.copy)
+        target, variables = places.copy, [f"DESTDIR={places.copy}"]
+    if changed(stamp := target / "native.stamp", digest := digest_of(files_of(NATIVE))):
+        with step("building the C library"):
+            log = places.log / "native.log"
+            make_native(places.build, log, places.pg_config, places.venv_python, variables, "all", "install")
+        write_last(stamp, digest)
+
+
+def copy_postgres(pg_config: Path, target: Path) -> None:
+    """Copy what a server needs to run, unless it is there: a PostgreSQL finds its files by their relative paths."""
+    bindir, pkglibdir, sharedir = (installed(pg_config, name) for name in ("bindir", "pkglibdir", "sharedir"))
+    programs = [bindir / name for name in PROGRAMS if (bindir / name).exists()]
+    witnesses = [*programs, *pkglibdir.glob("*.so"), *(sharedir / "extension").glob("*.control")]
+    lines = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(witnesses)]
+    if changed(stamp := target / "copied", recipe := "\n".join([version(pg_config), *lines])):
+        with step(f"copying the PostgreSQL of {pg_config}"):
+            shutil.rmtree(target, ignore_errors=True)
+            below(target, bindir).mkdir(parents=True)
+            for program in programs:
+                shutil.copy(program, below(target, program))
+            for directory in (pkglibdir, sharedir):
+                shutil.copytree(directory, below(target, directory), symlinks=True, dirs_exist_ok=True)
+        write_last(stamp, recipe)
 
 
 def build_strictly(places: Places) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dev.build import build_strictly
-from dev.places import CHECKOUT, Places, tool_environment
+from dev.places import CHECKOUT, POSTGRES_VARIABLE, Places, tool_environment
 from dev.screen import Failure, say, step
 
 
@@ -62,7 +62,7 @@ def run_module(places: Places, module: str, *arguments: str) -> int:
 def run_python(places: Places, *arguments: str) -> int:
     """Run the virtual environment's Python in the checkout, where "import dev" works."""
     environment = {**tool_environment(), "PYTHONPATH": str(CHECKOUT)}
-    for name in ("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"):
+    for name in ("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", POSTGRES_VARIABLE):
         if name in os.environ:
             environment[name] = os.environ[name]
     command: list[str | Path] = [places.venv_python, *arguments]

@@ -78,7 +78,7 @@ def ensure(places: Places) -> None:
     if not project.is_whole():
         with step(project.label):
             project.make()
-            allow_running(places.bindir)
+            allow_running(places.embedded_bindir)
     triton = Environment(
         "installing Triton",
         places.triton_venv,

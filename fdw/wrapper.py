@@ -4,6 +4,9 @@ Multicorn2 3.x (https://github.com/pgsql-io/multicorn2) calls these methods with
 field_name, operator (a string, or a pair (operator, is ANY) for lists) and value; columns is a set of names. It
 rechecks every qual, merges server, user mapping and table options into one dict, and tells a wrapper neither its
 table's nor its server's name.
+
+Where the C library is loaded it plans and runs these tables itself (fdw/native/multicorn.c), and of this class only
+import_schema() is called.
 """
 
 from __future__ import annotations
@@ -11,22 +14,24 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import signal
 from array import array
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 
 from fdw import errors, options
-from fdw.host import load_engine
+from fdw.host import Engine, load_engine
 from fdw.signature import ARRAY, INPUT, KIND_TYPES, MAX_DIMENSIONS, OUTPUT, Slot, kind_type, unbound
 from fdw.tickets import Ticket, wait
 
 if TYPE_CHECKING:
     from fdw import definitions
     from fdw.codec import InputColumn, OutputColumn
-    from fdw.predictor import Columns
+    from fdw.predictor import Columns, Session
 
 
 try:
@@ -43,23 +48,58 @@ except ImportError:
     TableDefinition = ColumnDefinition = log_to_postgres = None
 
 
+LOAD_HINT = "Load library model_fdw, for instance with session_preload_libraries."
+
 # What the planner shall believe of a scan that lacks an input: it runs only to raise an error, so anything is cheaper.
 UNBOUND_ROWS = 1_000_000_000
 COLUMN_WIDTH = 100
 FIRST_BATCH_SIZE = 64
 BATCH_GROWTH = 4
 
+# Up to PostgreSQL 15 a nested loop over one of Multicorn's parameterised paths leaves out every other condition of the
+# join: Multicorn does not list these conditions as checked or unchecked. From 16 on such a list is required.
+FIRST_SAFE_JOINS = 160000
+
+# The largest integer up to which a float, as which Multicorn hands a numeric over, tells all integers apart.
+EXACT_FLOAT = 2**53
+
 Row = Dict[str, Any]
 
 
+# ---------------------------------------------------------------- the server process around us
+
+
 @cache
-def _interrupt_flags() -> tuple[ctypes.c_int, ...]:
-    """Find PostgreSQL's own flags for a pending cancel or terminate; none outside a server."""
+def server_version() -> int | None:
+    """Return PostgreSQL's version as a number, such as 150004; None outside a server."""
+    program = ctypes.PyDLL(None)
+    if not hasattr(program, "GetConfigOption"):
+        return None
+    program.GetConfigOption.restype = ctypes.c_char_p
+    program.GetConfigOption.argtypes = (ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool)
+    return int(program.GetConfigOption(b"server_version_num", True, False))
+
+
+def _joins_are_safe() -> bool:
+    version = server_version()
+    return version is None or version >= FIRST_SAFE_JOINS
+
+
+# PostgreSQL's own flags, by the message that it gives when it finds one set.
+_INTERRUPTS = {
+    "ProcDiePending": "terminating connection due to administrator command",
+    "QueryCancelPending": "canceling statement due to user request or timeout",
+}
+
+
+@cache
+def _interrupt_flags() -> dict[str, ctypes.c_int]:
+    """Find PostgreSQL's flags by their messages; none outside a server."""
     program = ctypes.CDLL(None)
     try:
-        return tuple(ctypes.c_int.in_dll(program, name) for name in ("QueryCancelPending", "ProcDiePending"))
+        return {message: ctypes.c_int.in_dll(program, name) for name, message in _INTERRUPTS.items()}
     except ValueError:
-        return ()
+        return {}
 
 
 def check_interrupts() -> None:
@@ -68,12 +108,35 @@ def check_interrupts() -> None:
     Multicorn's own function would leave through Python's frames without unwinding them; an exception unwinds them, and
     PostgreSQL acts on its flags as soon as it is back.
     """
-    if any(flag.value for flag in _interrupt_flags()):
-        raise errors.Cancelled("canceling statement due to user request")
+    for message, flag in _interrupt_flags().items():
+        if flag.value:
+            raise errors.Cancelled(message)
 
 
-def _finish(ticket: Ticket[Any]) -> Any:
-    return wait(ticket, check_interrupts)
+# Those that a thread raises by its own fault cannot be blocked usefully.
+_BLOCKED = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Block all signals: threads that gRPC makes meanwhile inherit this, and PostgreSQL's handlers run in none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _engine() -> Engine:
+    with working():
+        return load_engine()
+
+
+def _finish(start: Callable[[], Ticket[Any]]) -> Any:
+    """Start a piece of work and wait for it."""
+    with working():
+        ticket = start()
+    return wait(ticket, check_interrupts, working)
 
 
 # ---------------------------------------------------------------- values
@@ -166,6 +229,12 @@ def _convert(slot: Slot, value: object) -> object:
             f'invalid value for input column "{slot.column.name}"',
             f"The column takes values of type {kind_type(slot.kind)}.",
         )
+    if slot.kind in _INTEGER_RANGES and isinstance(value, float) and abs(value) > EXACT_FLOAT:
+        raise errors.Unsupported(
+            f'cannot read the value of input column "{slot.column.name}"',
+            f"Multicorn hands a numeric over as double precision, which tells integers apart up to {EXACT_FLOAT} only.",
+            LOAD_HINT,
+        )
     try:
         converted = _FROM_PYTHON[slot.kind](value)
     except (ValueError, KeyError, InvalidOperation):
@@ -244,6 +313,21 @@ def _nest(elements: Sequence[Any], start: int, shape: Sequence[int]) -> list[Any
     return [_nest(elements, start + number * step, shape[1:]) for number in range(shape[0])]
 
 
+# Types to which PostgreSQL casts a float otherwise than by way of its text, which is all that Multicorn passes on.
+_INTEGER_TYPES = ("smallint", "integer", "bigint")
+_FLOAT_DIGITS = {"f": 6, "d": 15}
+
+
+def _as_type(slot: Slot, values: list[Any]) -> list[Any]:
+    """Cast floats as PostgreSQL does: to the nearest integer, the even one of two, or to a numeric's certain digits."""
+    digits, type_ = _FLOAT_DIGITS.get(slot.kind), slot.column.type
+    if digits is not None and type_ in _INTEGER_TYPES:
+        return [round(value) if value is not None and math.isfinite(value) else value for value in values]
+    if digits is not None and type_ == "numeric":
+        return [None if value is None else f"{value:.{digits}g}" for value in values]
+    return values
+
+
 # ---------------------------------------------------------------- quals
 
 
@@ -253,8 +337,16 @@ def _equality(slot: Slot, qual: Any) -> list[object] | None:
     if operator == "=":
         return [value]
     if isinstance(operator, tuple):
-        is_any = operator[0] == "=" and bool(operator[1])
-        return list(value or ()) if is_any else None
+        if operator[0] != "=" or not operator[1]:
+            return None
+        if value is not None and not isinstance(value, list):
+            # Multicorn takes the elements' type for that of an array which is computed.
+            raise errors.Unsupported(
+                f'cannot read the list for input column "{slot.column.name}"',
+                "Multicorn hands over only lists that are a constant, a parameter or a subquery's.",
+                LOAD_HINT,
+            )
+        return value or []
     if slot.kind == "?" and value is not None:
         # PostgreSQL turns "flag = false" into "NOT flag", which comes as "flag <> true".
         if operator == "<>":
@@ -281,6 +373,17 @@ def bind(slot: Slot, quals: Iterable[Any]) -> list[_Value] | None:
                 distinct.setdefault(candidate.key, candidate)
         bound = distinct if bound is None else {key: bound[key] for key in bound if key in distinct}
     return None if bound is None else list(bound.values())
+
+
+def _unbound(table: str, column: str) -> errors.UnboundInput:
+    """Build the error of a scan that lacks a value, with the reason why a join could not give it."""
+    error = unbound(table, column)
+    if not _joins_are_safe():
+        error.detail = (
+            "Other tables give it a value only where library model_fdw is loaded: before PostgreSQL 16, Multicorn by "
+            "itself would lose the other conditions of such a join."
+        )
+    return error
 
 
 def _must_be_bound(slot: Slot, wanted: set[str]) -> bool:
@@ -332,9 +435,15 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
             }
         )
 
+        # Inputs that constants give their values in every scan that is being planned; None: no scan is.
+        self._given: frozenset[str] | None = None
+        # What is in flight, with the depth of the subtransaction that began it.
+        self._open: dict[Session, int] = {}
+        self._depth = 0
+
     def _slots(self) -> tuple[Slot, ...]:
-        engine = load_engine()
-        slots: tuple[Slot, ...] = _finish(Ticket(engine.predictor.describe(self._table)))
+        engine = _engine()
+        slots: tuple[Slot, ...] = _finish(lambda: Ticket(engine.predictor.describe(self._table)))
         return slots
 
     def _inputs(self) -> list[Slot]:
@@ -348,23 +457,38 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         wanted = set(columns)
         width = COLUMN_WIDTH * max(1, len(wanted))
         rows = 1
+        given, complete = set(), True
         for slot in self._inputs():
             bound = bind(slot, quals)
             if bound is not None:
+                given.add(slot.column.name)
                 rows *= max(1, len(bound))
             elif _must_be_bound(slot, wanted):
-                return UNBOUND_ROWS, width
-        return min(rows, UNBOUND_ROWS), width
+                complete = False
+        self._given = frozenset(given) if self._given is None else self._given & given
+        return min(rows, UNBOUND_ROWS) if complete else UNBOUND_ROWS, width
 
     def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
-        """Offer lookups by all inputs, one row each; where some are optional, by the required ones, too."""
+        """Offer lookups by all inputs, one row each; where some are optional, by the required ones, too.
+
+        The planner takes a lookup only where a join or an equivalence gives each of its columns a value. A list is
+        neither, so the inputs that constants and lists give their values are left out in further lookups. Which scan is
+        asked about is not known here: only inputs count that are given in each of those being planned.
+        """
+        if not _joins_are_safe():
+            return []
         inputs = self._inputs()
+        given = self._given or frozenset()
         every = tuple(slot.column.name for slot in inputs)
         required = tuple(slot.column.name for slot in inputs if not slot.optional)
-        keys = [(every, 1)]
-        if required and required != every:
-            keys.append((required, 2))
-        return keys if every else []
+        if given.issuperset(every):
+            return []
+        keys = {every: 1}
+        keys.setdefault(required, 2)
+        for columns, rows in list(keys.items()):
+            keys.setdefault(tuple(name for name in columns if name not in given), rows)
+        keys.pop((), None)
+        return list(keys.items())
 
     def explain(
         self,
@@ -376,6 +500,7 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         offset: int | None = None,
     ) -> list[str]:
         """Describe the scan for EXPLAIN; the values of parameters are not known then, and are not looked at."""
+        self._given = None
         inputs = self._inputs()
         missing = [
             slot.column.name
@@ -391,7 +516,7 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         if verbose:
             lines.append(f"Batch Size: {self._table.options.batch_size}")
             lines.append(f"In Flight: {self._table.options.max_in_flight}")
-        lines.append("Joins: one request per outer row, unless library model_fdw is loaded")
+        lines.append("Requests: one per outer row; for batches load library model_fdw")
         return lines
 
     def execute(
@@ -402,7 +527,8 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         limit: int | None = None,
         offset: int | None = None,
     ) -> Iterator[Row]:
-        """Yield one dict per combination of bound input values, of the wanted columns' names and values."""
+        """Yield one dict per combination of bound input values, of the columns' names and values."""
+        self._given = None
         wanted = set(columns)
         slots = self._slots()
         inputs, values = [], []
@@ -411,38 +537,68 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
                 continue
             bound = bind(slot, quals)
             if bound is None and _must_be_bound(slot, wanted):
-                raise unbound(self._table.name, slot.column.name)
+                raise _unbound(self._table.name, slot.column.name)
             if bound is not None:
                 inputs.append(slot)
                 values.append(bound)
-        outputs = [slot for slot in slots if slot.role == OUTPUT and slot.column.name in wanted]
         if all(values):
-            yield from self._predict(inputs, itertools.product(*values), outputs, wanted)
+            # All outputs, wanted or not: where a whole row is read, Multicorn does not say so.
+            outputs = [slot for slot in slots if slot.role == OUTPUT]
+            yield from self._predict(inputs, itertools.product(*values), outputs)
 
     def _predict(
         self,
         inputs: Sequence[Slot],
         rows: Iterator[tuple[_Value, ...]],
         outputs: Sequence[Slot],
-        wanted: set[str],
     ) -> Iterator[Row]:
         """Send the rows in batches, several in flight, and yield the answers in order."""
-        engine = load_engine()
+        engine = _engine()
         bound, asked = [slot.attnum for slot in inputs], [slot.attnum for slot in outputs]
-        session = _finish(Ticket(engine.predictor.open_session(self._table, bound, asked)))
+        session = _finish(lambda: Ticket(engine.predictor.open_session(self._table, bound, asked)))
+        self._open[session] = self._depth
         flight: deque[tuple[list[tuple[_Value, ...]], Ticket[Columns]]] = deque()
         try:
             for batch in self._batches(rows):
                 columns = [
                     _pack(slot.kind, [row[position].converted for row in batch]) for position, slot in enumerate(inputs)
                 ]
-                flight.append((batch, engine.predictor.submit(session, len(batch), columns)))
+                with working():
+                    flight.append((batch, engine.predictor.submit(session, len(batch), columns)))
                 if len(flight) == self._table.options.max_in_flight:
-                    yield from _rows(inputs, outputs, wanted, *flight.popleft())
+                    yield from _rows(inputs, outputs, *flight.popleft())
             while flight:
-                yield from _rows(inputs, outputs, wanted, *flight.popleft())
+                yield from _rows(inputs, outputs, *flight.popleft())
         finally:
-            engine.predictor.close(session)
+            self._close(session)
+
+    def _close(self, session: Session) -> None:
+        self._open.pop(session, None)
+        with working():
+            _engine().predictor.close(session)
+
+    def begin(self, serializable: bool) -> None:
+        """Note that a transaction begins."""
+        self._given, self._depth = None, 1
+
+    def sub_begin(self, level: int) -> None:
+        """Note that a subtransaction begins, at this depth."""
+        self._depth = level
+
+    def sub_commit(self, level: int) -> None:
+        """Hand what a subtransaction began to the one around it."""
+        self._depth = level - 1
+        self._open = {session: min(depth, self._depth) for session, depth in self._open.items()}
+
+    def sub_rollback(self, level: int) -> None:
+        """End what a subtransaction began: after an error Multicorn forgets its scans without closing them."""
+        self._given, self._depth = None, level - 1
+        for session in [session for session, depth in self._open.items() if depth >= level]:
+            self._close(session)
+
+    def rollback(self) -> None:
+        """End everything, likewise."""
+        self.sub_rollback(0)
 
     def _batches(self, rows: Iterator[tuple[_Value, ...]]) -> Iterator[list[tuple[_Value, ...]]]:
         """Cut the rows into batches that start small, so that LIMIT costs little, and grow."""
@@ -465,22 +621,24 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         levels = options.split_levels(srv_options)
         server = options.read_server(0, "", levels[options.SERVER], levels[options.USER_MAPPING])
         kind = {None: "all", "limit": "limit to", "except": "except"}[restriction_type]
-        engine = load_engine()
+        engine = _engine()
         restriction = engine.importer.Restriction(kind, frozenset(restricts))
-        tables, notices = _finish(Ticket(engine.importer.import_tables(server, schema, restriction, settings, {})))
+        tables, notices = _finish(
+            lambda: Ticket(engine.importer.import_tables(server, schema, restriction, settings, {}))
+        )
         return _to_multicorn(tables, notices)
 
 
 def _rows(
     inputs: Sequence[Slot],
     outputs: Sequence[Slot],
-    wanted: set[str],
     batch: Sequence[tuple[_Value, ...]],
     ticket: Ticket[Columns],
 ) -> Iterator[Row]:
-    answers = [_unpack(slot.kind, column) for slot, column in zip(outputs, _finish(ticket))]
+    columns = _finish(lambda: ticket)
+    answers = [_as_type(slot, _unpack(slot.kind, column)) for slot, column in zip(outputs, columns)]
     for number, row in enumerate(batch):
-        shown = {slot.column.name: value.given for slot, value in zip(inputs, row) if slot.column.name in wanted}
+        shown = {slot.column.name: value.given for slot, value in zip(inputs, row)}
         shown.update((slot.column.name, answer[number]) for slot, answer in zip(outputs, answers))
         yield shown
 

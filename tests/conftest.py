@@ -5,6 +5,10 @@
 - ``victims``: another pair, for tests that kill, stop and pause servers or backends.
 
 A server that does not start is a failure. When they stop, their logs must not tell of a crash.
+
+``--host`` says whose tables the tests use: those of our own foreign data wrapper, or Multicorn's, with our library
+loaded or without it (make test ARGS="--host multicorn"). A test that cannot run there says why (mark "hosts"). Tests of
+Multicorn run where a PostgreSQL has it: the one that is tested, else Debian's.
 """
 
 from __future__ import annotations
@@ -12,36 +16,79 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from dev.build import build_library
+from dev.environments import site_packages
+from dev.places import Places, installed
 from dev.servers import Postgres, Triton, default_places
 
 DATABASE = "test"
+NATIVE, MULTICORN, ALONE = "native", "multicorn", "multicorn-alone"
+HOSTS = (NATIVE, MULTICORN, ALONE)
+NO_MULTICORN = "Multicorn is in no PostgreSQL here (neither the tested one nor /usr/lib/postgresql/*)"
 MODELS = Path(__file__).with_name("models")
 
-# What a healthy server never writes, whatever its clients do.
-CRASHES = re.compile(
+# What a healthy server never writes, whatever its clients do; XX000 is the only SQLSTATE that Multicorn has.
+MULTICORN_CRASHES = re.compile(
     r"was terminated by signal|PANIC:|TRAP:|Fatal Python error|Traceback \(most recent|stack smashing|double free"
-    r"|XX000|unexpected error in the model engine"
+    r"|unexpected error in the model engine"
 )
+CRASHES = re.compile(rf"{MULTICORN_CRASHES.pattern}|XX000")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "hosts(*names, reason): the only hosts that can do this, and why")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    found = multicorn_places()
+    return f"host: {config.getoption('host')}; {f'Multicorn: {found.pg_config}' if found else NO_MULTICORN}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    host = config.getoption("host")
+    for item in items:
+        for mark in item.iter_markers("hosts"):
+            if host not in mark.args:
+                item.add_marker(pytest.mark.skip(reason=f"{host}: {mark.kwargs['reason']}"))
+
+
+@cache
+def multicorn_places() -> Places | None:
+    """Find a PostgreSQL with Multicorn: the tested one, else Debian's newest."""
+    ours = default_places()
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_config"), reverse=True)
+    candidates = [ours, *(replace(ours, postgres=pg_config) for pg_config in debian)]
+    for places in candidates:
+        if (installed(places.pg_config, "sharedir") / "extension" / "multicorn.control").exists():
+            return places
+    return None
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database with the extension, the foreign server "triton", and all models imported into schema "ml"."""
+    """A database with the foreign server "triton", and all models imported into schema "ml"."""
 
     postgres: Postgres
     triton: Triton
+    host: str = NATIVE
+    name: str = DATABASE
 
     def connect(self, **parameters: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """Open a session in autocommit mode; ``parameters`` are settings of the session."""
         options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
-        conninfo = self.postgres.conninfo(DATABASE)
+        conninfo = self.postgres.conninfo(self.name)
         return psycopg.connect(conninfo, autocommit=True, options=options, prepare_threshold=None)
 
     @contextlib.contextmanager
@@ -53,11 +100,13 @@ class Database:
 
     def prepare(self) -> None:
         """Make the database."""
-        self.postgres.psql("-c", f"CREATE DATABASE {DATABASE}")
+        self.postgres.psql("-c", f"CREATE DATABASE {self.name}")
+        if self.host == MULTICORN:
+            self.postgres.psql("-c", f"ALTER DATABASE {self.name} SET session_preload_libraries = 'model_fdw'")
         with self.connect() as connection:
             connection.execute("SET client_min_messages = warning")
-            connection.execute("CREATE EXTENSION model_fdw")
-            connection.execute(f"CREATE SERVER triton FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{self.triton.url}')")
+            connection.execute(f"CREATE EXTENSION {'model_fdw' if self.host == NATIVE else 'multicorn'}".encode())
+            connection.execute(create_server(self.host, "triton", f"url '{self.triton.url}'").encode())
             connection.execute("CREATE SCHEMA ml")
             connection.execute("IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO ml")
 
@@ -65,6 +114,22 @@ class Database:
         """Set options of a foreign table, whether they are there already or not; None drops one."""
         with self.connect() as connection:
             set_table_options(connection, table, **options)
+
+
+def create_server(host: str, name: str, options: str) -> str:
+    """Write the statement that makes a foreign server, the only one in which hosts differ."""
+    if host == NATIVE:
+        return f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS ({options})"
+    return f"CREATE SERVER {name} FOREIGN DATA WRAPPER multicorn OPTIONS (wrapper 'fdw.ModelFdw', {options})"
+
+
+def server_like_triton(connection: psycopg.Connection[Any], name: str, options: str) -> str:
+    """Write the statement that makes a foreign server of the host that "triton" has."""
+    row = connection.execute(
+        "SELECT fdwname FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = srvfdw "
+        "WHERE srvname = 'triton'"
+    ).fetchone()
+    return create_server(NATIVE if row == ("model_fdw",) else MULTICORN, name, options)
 
 
 def make_scratch(connection: psycopg.Connection[Any]) -> None:
@@ -116,30 +181,85 @@ def living_servers() -> None:
 
 
 @contextlib.contextmanager
-def run_servers(name: str) -> Iterator[Database]:
-    """Run a pair of servers; look for crashes in PostgreSQL's log when they have stopped."""
+def run_postgres(name: str, host: str = NATIVE) -> Iterator[Postgres]:
+    """Run a PostgreSQL that has a host; look for crashes in its log when it has stopped."""
     settings = {
         "log_error_verbosity": "verbose",  # with SQLSTATEs
         "max_prepared_transactions": "2",
         "deadlock_timeout": "1min",
     }
-    postgres = Postgres(settings=settings, name=f"{name}-postgres")
-    with postgres, Triton([default_places().models, MODELS], name=f"{name}-triton") as triton:
-        database = Database(postgres, triton)
+    places, variables = default_places(), {}
+    if host != NATIVE:
+        places = multicorn_places() or pytest.skip(NO_MULTICORN)
+        build_library(places)
+        # Multicorn imports the wrapper class from where its Python looks for packages.
+        variables = {"PYTHONPATH": str(site_packages(places.venv))}
+    postgres = Postgres(settings=settings, variables=variables, name=f"{name}-postgres", places=places)
+    with postgres:
+        yield postgres
+    crashes = CRASHES if host == NATIVE else MULTICORN_CRASHES
+    found = [line for line in postgres.log.read_text(errors="replace").splitlines() if crashes.search(line)]
+    assert not found, f"{postgres.log}:\n" + "\n".join(found)
+
+
+@contextlib.contextmanager
+def run_servers(name: str, host: str) -> Iterator[Database]:
+    """Run a pair of servers."""
+    with (
+        run_postgres(name, host) as postgres,
+        Triton([default_places().models, MODELS], name=f"{name}-triton") as triton,
+    ):
+        database = Database(postgres, triton, host)
         database.prepare()
         _running.append(database)
         try:
             yield database
         finally:
             _running.remove(database)
-    crashes = [line for line in postgres.log.read_text(errors="replace").splitlines() if CRASHES.search(line)]
-    assert not crashes, f"{postgres.log}:\n" + "\n".join(crashes)
 
 
 @pytest.fixture(scope="session")
-def database() -> Iterator[Database]:
-    with run_servers("test") as database:
+def host(request: pytest.FixtureRequest) -> str:
+    """Whose foreign tables the tests use."""
+    name: str = request.config.getoption("host")
+    return name
+
+
+@pytest.fixture(scope="session")
+def database(host: str) -> Iterator[Database]:
+    with run_servers("test", host) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def multicorn_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL with Multicorn."""
+    with run_postgres("multicorn", MULTICORN) as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def loaded(multicorn_postgres: Postgres, database: Database) -> Database:
+    """A database of Multicorn's tables with the library loaded."""
+    made = Database(multicorn_postgres, database.triton, MULTICORN, "loaded")
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session")
+def native_beside(multicorn_postgres: Postgres, database: Database) -> Database:
+    """A database of our own tables in the PostgreSQL with Multicorn."""
+    made = Database(multicorn_postgres, database.triton, NATIVE, "native")
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session")
+def alone(multicorn_postgres: Postgres, database: Database) -> Database:
+    """A database of Multicorn's tables without the library."""
+    made = Database(multicorn_postgres, database.triton, ALONE, "alone")
+    made.prepare()
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -164,8 +284,8 @@ def connection(
 
 
 @pytest.fixture(scope="session")
-def victim_servers() -> Iterator[Database]:
-    with run_servers("victim") as database:
+def victim_servers(host: str) -> Iterator[Database]:
+    with run_servers("victim", host) as database:
         yield database
 
 

@@ -353,6 +353,29 @@ needs_no_answer(Node *clause, RelOptInfo *rel, ModelBindings *bindings)
 }
 
 /*
+ * Does a condition hold by the binding itself?  The planner may have derived
+ * one equality twice, with its sides exchanged.
+ */
+static bool
+holds_by_binding(ModelBindings *bindings, RestrictInfo *rinfo)
+{
+	ListCell   *cell;
+
+	foreach(cell, bindings->exact)
+	{
+		RestrictInfo *exact = lfirst_node(RestrictInfo, cell);
+
+		if (exact == rinfo ||
+			(exact->parent_ec != NULL &&
+			 exact->parent_ec == rinfo->parent_ec &&
+			 exact->left_em == rinfo->right_em &&
+			 exact->right_em == rinfo->left_em))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Sort conditions into those that can be checked before a row is sent and
  * those that read the answer; what holds by the binding itself is left out.
  * Takes RestrictInfos, appends bare expressions.
@@ -368,7 +391,7 @@ model_split_quals(PlannerInfo *root, RelOptInfo *rel,
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
 
-		if (list_member_ptr(bindings->exact, rinfo))
+		if (holds_by_binding(bindings, rinfo))
 			continue;
 		if (needs_no_answer((Node *) rinfo->clause, rel, bindings))
 			*before = lappend(*before, rinfo->clause);

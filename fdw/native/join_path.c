@@ -392,12 +392,17 @@ add_unique_index(RelOptInfo *rel, ModelTable *table)
 	rel->indexlist = lappend(rel->indexlist, index);
 }
 
-/* Planner hook: tell the planner that a model's inputs are unique. */
+/*
+ * Planner hook: plan Multicorn's model tables as ours, and tell the planner
+ * that a model's inputs are unique.
+ */
 static void
 info_hook(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
 {
 	if (previous_info_hook)
 		previous_info_hook(root, relid, inhparent, rel);
+	if (!inhparent)
+		model_adopt(rel);
 	if (!inhparent && model_is_table(rel))
 		add_unique_index(rel, model_table_of(rel, relid));
 }

@@ -149,6 +149,7 @@ extern ModelMisfit *model_equality_misfit(ModelColumn *column,
 										  const char *table);
 extern void model_raise_misfit(ModelMisfit *misfit) __attribute__((noreturn));
 extern void model_refuse_system_column(AttrNumber attnum, bool member);
+extern FdwRoutine *model_routine(void);
 extern bool model_is_table(RelOptInfo *rel);
 extern bool model_is_member(RelOptInfo *rel);
 extern bool model_is_server(Oid wrapperid, List *options);
@@ -350,11 +351,12 @@ extern List *model_implied_clauses(PlannerInfo *root, RelOptInfo *rel,
 
 /* ---- scan.c, import.c: the foreign data wrapper ---- */
 
-/* the lists of a scan's fdw_exprs */
+/* the lists of a scan's fdw_exprs or custom_exprs */
 typedef enum ScanExpr
 {
 	SCAN_EXPR_VALUES,			/* one per bound input, or an array of them */
 	SCAN_EXPR_BEFORE,			/* conditions checked before a row is sent */
+	SCAN_EXPR_RECHECK,			/* conditions that hold by the bindings */
 	SCAN_NEXPRS
 } ScanExpr;
 
@@ -370,7 +372,7 @@ typedef enum ScanBarrier
 	BARRIER_CTE
 } ScanBarrier;
 
-/* the lists of integers of a scan's fdw_private */
+/* the lists of integers of a scan's fdw_private or custom_private */
 typedef enum ScanPrivate
 {
 	SCAN_PRIVATE_HEADER,		/* see ScanHeader */
@@ -389,9 +391,29 @@ typedef enum ScanHeader
 	SCAN_NHEADER
 } ScanHeader;
 
+typedef struct ModelScanState ModelScanState;
+
 extern void model_scan_routine(FdwRoutine *routine);
+extern void model_scan_lists(PlannerInfo *root, RelOptInfo *rel,
+							 ModelBindings *bindings, List *clauses,
+							 List **quals, List **exprs, List **private);
+extern ModelScanState *model_scan_begin(ScanState *ss, List *exprs,
+										List *private, int eflags);
+extern TupleTableSlot *model_scan_next(ModelScanState *state);
+extern bool model_scan_recheck(ModelScanState *state, TupleTableSlot *slot);
+extern void model_scan_restart(ModelScanState *state);
+extern void model_scan_end(ModelScanState *state);
+extern void model_scan_explain(ModelScanState *state, ExplainState *es);
 extern List *model_import_foreign_schema(ImportForeignSchemaStmt *stmt,
 										 Oid serverid);
+
+/* ---- multicorn.c: model tables of Multicorn ---- */
+
+extern const CustomScanMethods model_adopted_scan_methods;
+extern void model_adopt(RelOptInfo *rel);
+extern bool model_is_adopted(RelOptInfo *rel);
+extern Path *model_adopted_path(ForeignPath *scan);
+extern bool model_scan_plan(Plan *plan, List **exprs, List **private);
 
 /* ---- join_levels.c: the models that a join asks, one after the other ---- */
 

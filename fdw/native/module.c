@@ -44,6 +44,7 @@ _PG_init(void)
 #endif
 	RegisterCustomScanMethods(&model_join_scan_methods);
 	RegisterCustomScanMethods(&model_append_scan_methods);
+	RegisterCustomScanMethods(&model_adopted_scan_methods);
 	model_join_path_init();
 	model_subquery_init();
 	if (process_shared_preload_libraries_in_progress)

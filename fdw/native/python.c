@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "mb/pg_wchar.h"
+#include "nodes/parsenodes.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -212,6 +213,60 @@ resolve_plpy(void)
 	return NULL;
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+
+/* Is plpython3 installed, and has nobody started Python yet? */
+static bool
+plpython_must_start(void)
+{
+	char	   *path = psprintf("%s/plpython3%s", pkglib_path, DLSUFFIX);
+
+	return !Py_IsInitialized() && access(path, F_OK) == 0;
+}
+
+/* plpython3's function that runs a DO block; NULL if it cannot be loaded. */
+static PGFunction
+load_plpython(void)
+{
+	PGFunction	function = NULL;
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		function = load_external_function("plpython3",
+										  "plpython3_inline_handler", true,
+										  NULL);
+	}
+	PG_CATCH();
+	{
+		/* what cannot be loaded now cannot be later, and does no harm */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		function = NULL;
+	}
+	PG_END_TRY();
+	return function;
+}
+
+/*
+ * Let plpython3 start Python, where it is installed: from 3.12 on, its adding
+ * of module "plpy" to an interpreter that runs aborts the process.  Loading
+ * it is not enough, it starts Python with its first code.
+ */
+static void
+let_plpython_start(void)
+{
+	InlineCodeBlock *code = makeNode(InlineCodeBlock);
+	PGFunction	function = plpython_must_start() ? load_plpython() : NULL;
+
+	code->source_text = "pass";
+	code->atomic = true;
+	if (function)
+		DirectFunctionCall1(function, PointerGetDatum(code));
+}
+
+#endif
+
 /*
  * Start the interpreter, unless another language already has.  Returns false,
  * with "failure" set, if that is not possible.
@@ -371,6 +426,15 @@ model_python_preload(void)
 	PyObject   *host;
 	PyObject   *result = NULL;
 
+#if PY_VERSION_HEX >= 0x030C0000
+	if (plpython_must_start())
+	{
+		ereport(WARNING,
+				(errmsg("could not preload the Python modules of model_fdw"),
+				 errdetail("From Python 3.12 on, plpython3 must be the first to start Python, which it does in a session only.")));
+		return;
+	}
+#endif
 	python_enter();
 	if (start_interpreter())
 	{
@@ -414,6 +478,9 @@ model_python_start(void)
 					(errcode_for_file_access(),
 					 errmsg("could not create an event descriptor: %m")));
 	}
+#if PY_VERSION_HEX >= 0x030C0000
+	let_plpython_start();
+#endif
 	python_enter();
 	if (start_interpreter())
 	{

@@ -46,11 +46,13 @@ typedef struct ScanValues
 	int			next;			/* position in the cross product */
 } ScanValues;
 
-typedef struct ModelScanState
+struct ModelScanState
 {
 	ModelTable *table;
 	ModelStream *stream;
-	ForeignScanState *node;
+	ScanState  *ss;
+	List	   *exprs;			/* the plan's lists, see ScanExpr ... */
+	List	   *private;		/* ... and ScanPrivate */
 	AttrNumber	unbound;
 	ScanBarrier barrier;
 	int			ninputs;
@@ -59,11 +61,12 @@ typedef struct ModelScanState
 	ScanValues *values;
 	List	   *value_states;	/* ExprStates */
 	ExprState  *before;
+	ExprState  *recheck;
 	List	   *outputs;		/* integers: attnums, in the stream's order */
 	MemoryContext context;		/* the values of this rescan */
 	bool		started;		/* have the values been computed? */
 	int			row;			/* next row of the current batch */
-} ModelScanState;
+};
 
 /* ---- planning ---- */
 
@@ -208,7 +211,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 								   list_make1(kept));
 	/* as a whole inner side it would ask once per worker */
 	path->path.parallel_safe = false;
-	add_path(rel, (Path *) path);
+	add_path(rel, model_is_adopted(rel) ? model_adopted_path(path) :
+			 (Path *) path);
 }
 
 /*
@@ -453,13 +457,15 @@ refuse_system_columns(Bitmapset *attnums, bool member)
 								   member);
 }
 
-/* FDW callback: the plan of a path. */
-static ForeignScan *
-scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
-		  List *tlist, List *clauses, Plan *outer_plan)
+/*
+ * Make the lists of a path's plan (ScanExpr, ScanPrivate).  "clauses" are
+ * RestrictInfos; "quals" receives the conditions that the node itself checks.
+ */
+void
+model_scan_lists(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
+				 List *clauses, List **quals, List **exprs, List **private)
 {
 	ModelTable *table = rel->fdw_private;
-	ModelBindings *bindings = linitial(path->fdw_private);
 	Bitmapset  *attnums = NULL;
 	List	   *before = NIL;
 	List	   *after = NIL;
@@ -481,14 +487,28 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 							bindings->unbound ? bindings->unbound->attnum : 0,
 							bindings->per_row, bindings->barrier);
 	Assert(list_length(header) == SCAN_NHEADER);
-	return make_foreignscan(tlist, after, rel->relid,
-							list_make2(copyObject(bindings->values), before),
-							list_make4(header, bindings->attnums,
-									   bindings->lists,
-									   outputs_read(table, attnums)),
-							NIL,
-							extract_actual_clauses(bindings->exact, false),
-							outer_plan);
+	*quals = after;
+	*exprs = list_make3(copyObject(bindings->values), before,
+						extract_actual_clauses(bindings->exact, false));
+	Assert(list_length(*exprs) == SCAN_NEXPRS);
+	*private = list_make4(header, bindings->attnums, bindings->lists,
+						  outputs_read(table, attnums));
+	Assert(list_length(*private) == SCAN_NPRIVATE);
+}
+
+/* FDW callback: the plan of a path. */
+static ForeignScan *
+scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
+		  List *tlist, List *clauses, Plan *outer_plan)
+{
+	List	   *quals;
+	List	   *exprs;
+	List	   *private;
+
+	model_scan_lists(root, rel, linitial(path->fdw_private), clauses, &quals,
+					 &exprs, &private);
+	return make_foreignscan(tlist, quals, rel->relid, exprs, private, NIL,
+							NIL, outer_plan);
 }
 
 /* FDW callback: a scan may run in a worker (see add_scan_path()). */
@@ -500,27 +520,24 @@ scan_parallel_safe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 
 /* ---- execution ---- */
 
-static void scan_rescan(ForeignScanState *node);
-
-/* FDW callback: start; nothing is sent before the first row is asked for. */
-static void
-scan_begin(ForeignScanState *node, int eflags)
+/* Start a scan; nothing is sent before the first row is asked for. */
+ModelScanState *
+model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 {
-	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 	ModelScanState *state = palloc0(sizeof(ModelScanState));
-	List	   *header = list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER);
-	List	   *inputs = list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS);
-	List	   *lists = list_nth(plan->fdw_private, SCAN_PRIVATE_LISTS);
-	List	   *values = list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES);
+	List	   *header = list_nth(private, SCAN_PRIVATE_HEADER);
+	List	   *inputs = list_nth(private, SCAN_PRIVATE_INPUTS);
+	List	   *lists = list_nth(private, SCAN_PRIVATE_LISTS);
 
-	node->fdw_state = state;
-	state->node = node;
+	state->ss = ss;
+	state->exprs = exprs;
+	state->private = private;
 	state->table =
-		model_table_describe(RelationGetRelid(node->ss.ss_currentRelation),
+		model_table_describe(RelationGetRelid(ss->ss_currentRelation),
 							 (Oid) list_nth_int(header, SCAN_HEADER_USERID));
 	state->unbound = list_nth_int(header, SCAN_HEADER_UNBOUND);
 	state->barrier = list_nth_int(header, SCAN_HEADER_BARRIER);
-	state->outputs = list_nth(plan->fdw_private, SCAN_PRIVATE_OUTPUTS);
+	state->outputs = list_nth(private, SCAN_PRIVATE_OUTPUTS);
 	state->ninputs = list_length(inputs);
 	state->inputs = palloc(sizeof(AttrNumber) * (state->ninputs + 1));
 	state->lists = palloc(sizeof(bool) * (state->ninputs + 1));
@@ -531,15 +548,18 @@ scan_begin(ForeignScanState *node, int eflags)
 		state->lists[i] = list_nth_int(lists, i) != 0;
 	}
 	if (state->unbound || (eflags & EXEC_FLAG_EXPLAIN_ONLY))
-		return;
-	state->value_states = ExecInitExprList(values, &node->ss.ps);
-	state->before = ExecInitQual(list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
-								 &node->ss.ps);
+		return state;
+	state->value_states = ExecInitExprList(list_nth(exprs, SCAN_EXPR_VALUES),
+										   &ss->ps);
+	state->before = ExecInitQual(list_nth(exprs, SCAN_EXPR_BEFORE), &ss->ps);
+	state->recheck = ExecInitQual(list_nth(exprs, SCAN_EXPR_RECHECK),
+								  &ss->ps);
 	state->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "model scan values",
 										   ALLOCSET_SMALL_SIZES);
 	state->stream = model_stream_create(state->table, inputs, state->outputs,
-										&node->ss.ps);
+										&ss->ps);
+	return state;
 }
 
 /* Raise the error of a scan that has no value for one of its inputs. */
@@ -646,7 +666,7 @@ read_list(ScanValues *values, Datum array, ModelColumn *column)
 static bool
 compute_values(ModelScanState *state)
 {
-	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
+	ExprContext *econtext = state->ss->ps.ps_ExprContext;
 	MemoryContext old;
 	bool		any = true;
 	ModelColumnContext context = {state->table->name, NULL};
@@ -727,8 +747,8 @@ scan_fill(void *arg, ModelBatch *batch)
 {
 	ModelScanState *state = arg;
 	ModelStream *stream = state->stream;
-	ExprContext *econtext = state->node->ss.ps.ps_ExprContext;
-	TupleTableSlot *slot = state->node->ss.ss_ScanTupleSlot;
+	ExprContext *econtext = state->ss->ps.ps_ExprContext;
+	TupleTableSlot *slot = state->ss->ss_ScanTupleSlot;
 	int			n = state->ninputs;
 	Datum	   *datums;
 	int		   *positions;
@@ -776,13 +796,12 @@ scan_fill(void *arg, ModelBatch *batch)
 	return stream->nrows > 0;
 }
 
-/* FDW callback: the next row. */
-static TupleTableSlot *
-scan_iterate(ForeignScanState *node)
+/* The next row; an empty slot after the last. */
+TupleTableSlot *
+model_scan_next(ModelScanState *state)
 {
-	ModelScanState *state = node->fdw_state;
-	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
-	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	TupleTableSlot *slot = state->ss->ss_ScanTupleSlot;
+	ExprContext *econtext = state->ss->ps.ps_ExprContext;
 	ModelBatch *batch;
 	ListCell   *cell;
 	int			output = 0;
@@ -813,54 +832,55 @@ scan_iterate(ForeignScanState *node)
 }
 
 /*
- * FDW callback: another transaction has changed the outer row, and the scan
- * is run again for its new version.  "slot" holds the answer for the old one,
- * so ask anew; where a list gave the input, its element is not known here.
+ * Another transaction has changed the outer row, and the scan is run again
+ * for its new version.  "slot" holds the answer for the old one, so ask anew;
+ * where a list gave the input, its element is not known here.
  */
-static bool
-scan_recheck(ForeignScanState *node, TupleTableSlot *slot)
+bool
+model_scan_recheck(ModelScanState *state, TupleTableSlot *slot)
 {
-	ModelScanState *state = node->fdw_state;
-	TupleTableSlot *answer;
+	ExprContext *econtext = state->ss->ps.ps_ExprContext;
+	bool		list = false;
 
 	for (int i = 0; i < state->ninputs; i++)
-		if (state->lists[i])
-			return true;
-	scan_rescan(node);
-	answer = scan_iterate(node);
-	if (TupIsNull(answer))
-		return false;
-	ExecCopySlot(slot, answer);
-	return true;
+		list = list || state->lists[i];
+	if (!list)
+	{
+		TupleTableSlot *answer;
+
+		model_scan_restart(state);
+		answer = model_scan_next(state);
+		if (TupIsNull(answer))
+			return false;
+		if (answer != slot)
+			ExecCopySlot(slot, answer);
+	}
+	econtext->ecxt_scantuple = slot;
+	return ExecQual(state->recheck, econtext);
 }
 
-/* FDW callback: start over with new parameters. */
-static void
-scan_rescan(ForeignScanState *node)
+/* Start over with new parameters. */
+void
+model_scan_restart(ModelScanState *state)
 {
-	ModelScanState *state = node->fdw_state;
-
 	if (state->stream)
 		model_stream_reset(state->stream);
 	state->started = false;
 }
 
-/* FDW callback: the end, also early. */
-static void
-scan_end(ForeignScanState *node)
+/* The end, also early. */
+void
+model_scan_end(ModelScanState *state)
 {
-	ModelScanState *state = node->fdw_state;
-
 	if (state && state->stream)
 		model_stream_close(state->stream);
 }
 
-/* FDW callback: EXPLAIN. */
-static void
-scan_explain(ForeignScanState *node, ExplainState *es)
+/* EXPLAIN. */
+void
+model_scan_explain(ModelScanState *state, ExplainState *es)
 {
-	ModelScanState *state = node->fdw_state;
-	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
+	PlanState  *planstate = &state->ss->ps;
 
 	model_explain_table(state->table, es);
 	if (state->unbound)
@@ -871,19 +891,64 @@ scan_explain(ForeignScanState *node, ExplainState *es)
 		return;
 	}
 	model_explain_bindings(state->table,
-						   list_nth(plan->fdw_private, SCAN_PRIVATE_INPUTS),
-						   list_nth(plan->fdw_exprs, SCAN_EXPR_VALUES),
-						   &node->ss.ps, NIL, es);
+						   list_nth(state->private, SCAN_PRIVATE_INPUTS),
+						   list_nth(state->exprs, SCAN_EXPR_VALUES),
+						   planstate, NIL, es);
 	if (state->table->batched &&
-		list_nth_int(list_nth(plan->fdw_private, SCAN_PRIVATE_HEADER),
+		list_nth_int(list_nth(state->private, SCAN_PRIVATE_HEADER),
 					 SCAN_HEADER_PER_ROW))
 		ExplainPropertyText("Requests", "one per outer row", es);
 	model_explain_quals("Input Filter",
-						list_nth(plan->fdw_exprs, SCAN_EXPR_BEFORE),
-						&node->ss.ps, NIL, es);
+						list_nth(state->exprs, SCAN_EXPR_BEFORE),
+						planstate, NIL, es);
 	if (state->stream)
 		model_explain_counters(state->stream->counters,
 							   model_stream_server_times(state->stream), es);
+}
+
+/* FDW callback: start. */
+static void
+scan_begin(ForeignScanState *node, int eflags)
+{
+	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
+
+	node->fdw_state = model_scan_begin(&node->ss, plan->fdw_exprs,
+									   plan->fdw_private, eflags);
+}
+
+/* FDW callback: the next row. */
+static TupleTableSlot *
+scan_iterate(ForeignScanState *node)
+{
+	return model_scan_next(node->fdw_state);
+}
+
+/* FDW callback: does the row hold for the new version of the outer row? */
+static bool
+scan_recheck(ForeignScanState *node, TupleTableSlot *slot)
+{
+	return model_scan_recheck(node->fdw_state, slot);
+}
+
+/* FDW callback: start over with new parameters. */
+static void
+scan_rescan(ForeignScanState *node)
+{
+	model_scan_restart(node->fdw_state);
+}
+
+/* FDW callback: the end, also early. */
+static void
+scan_end(ForeignScanState *node)
+{
+	model_scan_end(node->fdw_state);
+}
+
+/* FDW callback: EXPLAIN. */
+static void
+scan_explain(ForeignScanState *node, ExplainState *es)
+{
+	model_scan_explain(node->fdw_state, es);
 }
 
 /* Fill in the callbacks of plain scans. */

@@ -147,21 +147,18 @@ use_arguments(Node *node, ArgumentContext *context)
 	return expression_tree_mutator(node, use_arguments, context);
 }
 
-/* Is the plan a scan of ours that finds at most one row? */
+/* Is the plan a scan of ours that finds at most one row?  Its lists, too. */
 static bool
-is_single_row_scan(Plan *plan)
+is_single_row_scan(Plan *plan, List **exprs, List **private)
 {
-	ForeignScan *scan = (ForeignScan *) plan;
 	List	   *header;
 
-	if (!IsA(plan, ForeignScan) || scan->scan.scanrelid == 0 ||
-		plan->initPlan != NIL || list_length(plan->targetlist) != 1 ||
-		list_length(scan->fdw_private) != SCAN_NPRIVATE ||
-		list_length(scan->fdw_exprs) != SCAN_NEXPRS)
+	if (!model_scan_plan(plan, exprs, private) ||
+		plan->initPlan != NIL || list_length(plan->targetlist) != 1)
 		return false;
-	header = list_nth(scan->fdw_private, SCAN_PRIVATE_HEADER);
+	header = list_nth(*private, SCAN_PRIVATE_HEADER);
 	return list_nth_int(header, SCAN_HEADER_UNBOUND) == 0 &&
-		!list_member_int(list_nth(scan->fdw_private, SCAN_PRIVATE_LISTS), 1);
+		!list_member_int(list_nth(*private, SCAN_PRIVATE_LISTS), 1);
 }
 
 /* Do these expressions hold a subquery of their own? */
@@ -177,9 +174,9 @@ contains_subplan(Node *node, void *context)
 
 /* The table of a scan in the subquery, if it is a model table. */
 static RangeTblEntry *
-model_of_scan(PlannerInfo *subroot, ForeignScan *scan)
+model_of_scan(PlannerInfo *subroot, Scan *scan)
 {
-	Index		relid = scan->scan.scanrelid;
+	Index		relid = scan->scanrelid;
 
 	if (relid >= subroot->simple_rel_array_size ||
 		!model_is_table(subroot->simple_rel_array[relid]))
@@ -213,7 +210,9 @@ add_range_table_entry(PlannerInfo *root, RangeTblEntry *entry)
 static bool
 split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 {
-	ForeignScan *scan;
+	Scan	   *scan;
+	List	   *exprs;
+	List	   *private;
 	PlannerInfo *subroot;
 	RangeTblEntry *entry;
 	TargetEntry *answer;
@@ -227,33 +226,33 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 		return false;
 	scan = list_nth(root->glob->subplans, subplan->plan_id - 1);
 	subroot = list_nth(root->glob->subroots, subplan->plan_id - 1);
-	if (!is_single_row_scan((Plan *) scan))
+	if (!is_single_row_scan(&scan->plan, &exprs, &private))
 		return false;
 	entry = model_of_scan(subroot, scan);
-	answer = linitial_node(TargetEntry, scan->scan.plan.targetlist);
-	if (entry == NULL || contains_subplan((Node *) scan->fdw_exprs, NULL) ||
-		contains_subplan((Node *) scan->scan.plan.qual, NULL) ||
+	answer = linitial_node(TargetEntry, scan->plan.targetlist);
+	if (entry == NULL || contains_subplan((Node *) exprs, NULL) ||
+		contains_subplan((Node *) scan->plan.qual, NULL) ||
 		contains_subplan((Node *) answer, NULL) ||
 		contain_volatile_functions((Node *) subplan->args))
 		return false;
 
 	context.subplan = subplan;
 	context.result = NULL;
-	context.from = scan->scan.scanrelid;
+	context.from = scan->scanrelid;
 	context.to = add_range_table_entry(root, entry);
-	header = list_nth(scan->fdw_private, SCAN_PRIVATE_HEADER);
+	header = list_nth(private, SCAN_PRIVATE_HEADER);
 	memset(parts, 0, sizeof(*parts));
 	parts->relid = entry->relid;
 	parts->userid = (Oid) list_nth_int(header, SCAN_HEADER_USERID);
 	parts->varno = context.to;
 	parts->jointype = JOIN_LEFT;
-	parts->attnums = list_nth(scan->fdw_private, SCAN_PRIVATE_INPUTS);
+	parts->attnums = list_nth(private, SCAN_PRIVATE_INPUTS);
 	parts->values = (List *)
-		use_arguments(list_nth(scan->fdw_exprs, SCAN_EXPR_VALUES), &context);
+		use_arguments(list_nth(exprs, SCAN_EXPR_VALUES), &context);
 	parts->before = (List *)
-		use_arguments(list_nth(scan->fdw_exprs, SCAN_EXPR_BEFORE), &context);
+		use_arguments(list_nth(exprs, SCAN_EXPR_BEFORE), &context);
 	parts->after = (List *)
-		use_arguments((Node *) scan->scan.plan.qual, &context);
+		use_arguments((Node *) scan->plan.qual, &context);
 	parts->subquery = subplan;
 	parts->answer = (Expr *) use_arguments((Node *) answer->expr, &context);
 	if (subplan->subLinkType == ANY_SUBLINK)

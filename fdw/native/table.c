@@ -26,15 +26,12 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* Is this relation a table of ours? */
-static bool
-is_table(RelOptInfo *rel, RelOptKind kind)
+/* Our callbacks for planning a scan. */
+FdwRoutine *
+model_routine(void)
 {
 	static FdwRoutine *routine = NULL;
 
-	if (rel->rtekind != RTE_RELATION || rel->fdwroutine == NULL ||
-		rel->reloptkind != kind)
-		return false;
 	if (routine == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -43,7 +40,16 @@ is_table(RelOptInfo *rel, RelOptKind kind)
 		model_scan_routine(routine);
 		MemoryContextSwitchTo(old);
 	}
-	return rel->fdwroutine->GetForeignPaths == routine->GetForeignPaths;
+	return routine;
+}
+
+/* Is this relation a table of ours? */
+static bool
+is_table(RelOptInfo *rel, RelOptKind kind)
+{
+	return rel->rtekind == RTE_RELATION && rel->fdwroutine != NULL &&
+		rel->reloptkind == kind &&
+		rel->fdwroutine->GetForeignPaths == model_routine()->GetForeignPaths;
 }
 
 /* Is this base relation a table of ours? */

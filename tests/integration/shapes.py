@@ -132,9 +132,9 @@ def models(batch_size: int) -> str:
         CREATE SCHEMA {schema};
         {tables}
         CREATE FOREIGN TABLE {schema}.chain (s double precision, t bigint)
-        SERVER triton OPTIONS (batch_size '{batch_size}');
+        SERVER triton OPTIONS (model 'chain', batch_size '{batch_size}');
         CREATE FOREIGN TABLE {schema}.sum10 ({features}, total real)
-        SERVER triton OPTIONS (batch_size '{batch_size}');
+        SERVER triton OPTIONS (model 'sum10', batch_size '{batch_size}');
         CREATE TABLE {schema}.parent (
             a double precision, b double precision, s double precision, d double precision
         );

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import zlib
@@ -82,7 +83,13 @@ assert len(SHAPES) == sum(len(make()) for make in GROUPS.values())
 
 @pytest.fixture(scope="module")
 def tables(database: Database) -> Iterator[None]:
-    """The shapes' schemas and tables, in a schema of their own."""
+    with shape_tables(database):
+        yield
+
+
+@contextlib.contextmanager
+def shape_tables(database: Database) -> Iterator[None]:
+    """Make the shapes' schemas and tables, in a schema of their own."""
     schemas = ["differential", "local", *SCHEMAS]
     with database.connect(search_path="differential") as connection:
         connection.execute("CREATE SCHEMA differential")

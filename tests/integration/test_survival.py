@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import fake_server
 import psycopg
 import pytest
-from conftest import Database, make_scratch, set_table_options
+from conftest import Database, make_scratch, server_like_triton, set_table_options
 from psycopg import errors
 
 Connection = psycopg.Connection[Any]
@@ -461,7 +461,7 @@ def test_nothing_stays_in_flight(
     Selective.kept.clear()
     Selective.cancelled.clear()
     with fake_server.FakeServer() as server:
-        session.execute(f"CREATE SERVER fake FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{server.url}')".encode())
+        session.execute(server_like_triton(session, "fake", f"url '{server.url}'").encode())
         session.execute(
             "CREATE FOREIGN TABLE fake (x float8, y float8) SERVER fake OPTIONS (batch_size '1', max_in_flight '8')"
         )

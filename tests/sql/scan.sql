@@ -96,7 +96,3 @@ SELECT s FROM affine WHERE a = 1 AND b > 2;
 CREATE VIEW few AS SELECT * FROM affine LIMIT 10;
 SELECT s FROM few WHERE a = 1 AND b = 2;
 
--- a model cannot be written
-INSERT INTO affine (a, b) VALUES (1, 2);
-UPDATE affine SET s = 0 WHERE a = 1 AND b = 2;
-DELETE FROM affine WHERE a = 1 AND b = 2;

@@ -60,7 +60,10 @@ def make(server: FakeServer, definitions: Any = FAKE_COLUMNS, **options: str) ->
 
 
 def rows(instance: wrapper.ModelFdw, *quals: Qual, wanted: set[str] | None = None, **keywords: Any) -> list[Any]:
-    return list(instance.execute(list(quals), wanted or {"x", "y", "label"}, **keywords))
+    """Scan, and keep of each row what is wanted."""
+    wanted = wanted or {"x", "y", "label"}
+    scanned = instance.execute(list(quals), wanted, **keywords)
+    return [{name: value for name, value in row.items() if name in wanted} for row in scanned]
 
 
 def test_a_constant() -> None:
@@ -71,12 +74,29 @@ def test_a_constant() -> None:
         assert rows(make(server), Qual("x", "=", 2), wanted={"y"}) == [{"y": 4.0}]
 
 
-def test_only_wanted_outputs_are_asked_for() -> None:
+def test_every_column_is_shown() -> None:
+    """Multicorn leaves a whole row out of the columns that it says are read."""
     with FakeServer() as server:
-        assert rows(make(server), Qual("x", "=", 2), wanted={"label"}) == [{"label": "x=2"}]
-        assert [output.name for output in server.requests[0].outputs] == ["label"]
-        assert rows(make(server), Qual("x", "=", 2), wanted={"x"}) == [{"x": 2}]
-        assert [output.name for output in server.requests[1].outputs] == ["y"]
+        for wanted in (set(), {"label"}, {"x"}):
+            row = {"x": 2, "y": 4.0, "label": "x=2"}
+            assert list(make(server).execute([Qual("x", "=", 2)], wanted)) == [row]
+        assert {output.name for request in server.requests for output in request.outputs} == {"y", "label"}
+
+
+@pytest.mark.parametrize(
+    ("type_", "values", "shown"),
+    [
+        ("integer", [0.5, 1.5, -2.5, 7.0], [0, 2, -2, 7]),
+        ("numeric", [0.1, 1 / 3, 1e20], ["0.1", "0.333333333333333", "1e+20"]),
+        ("real", [0.1, 1 / 3], [0.1, 1 / 3]),
+    ],
+)
+def test_floats_for_other_types(type_: str, values: list[float], shown: list[Any]) -> None:
+    """As PostgreSQL's casts have them, of which Multicorn uses none."""
+    echo = FakeModel((("i", "FP64", (-1, 1)),), (("o", "FP64", (-1, 1)),), lambda inputs: {"o": inputs["i"]})
+    with FakeServer(models={"fake": echo}) as server:
+        instance = make(server, columns(("i", "double precision", {}), ("o", type_, {})))
+        assert rows(instance, Qual("i", ("=", True), values), wanted={"o"}) == [{"o": value} for value in shown]
 
 
 def test_a_list_binds_each_distinct_value_once_in_order() -> None:
@@ -234,6 +254,130 @@ def test_a_fraction_equals_no_integer() -> None:
         assert found == [{"s": "1/2024-02-29/9"}]
 
 
+LOAD = "Load library model_fdw, for instance with session_preload_libraries."
+
+
+@pytest.mark.parametrize("value", ["6.9e-310", 1234])
+def test_a_list_that_is_none_is_refused(value: object) -> None:
+    """Multicorn takes the type of the elements for that of an array that is computed."""
+    with (
+        FakeServer() as server,
+        fails(
+            "0A000",
+            'cannot read the list for input column "x"',
+            "Multicorn hands over only lists that are a constant, a parameter or a subquery's.",
+            LOAD,
+        ),
+    ):
+        rows(make(server), Qual("x", ("=", True), value))
+
+
+def test_a_numeric_that_lost_digits_is_refused() -> None:
+    echo = FakeModel((("i", "UINT64", (-1, 1)),), (("o", "UINT64", (-1, 1)),), lambda inputs: {"o": inputs["i"]})
+    with FakeServer(models={"fake": echo}) as server:
+        instance = make(server, columns(("i", "numeric", {}), ("o", "numeric", {})))
+        assert rows(instance, Qual("i", "=", 2.0**53), wanted={"o"}) == [{"o": 2**53}]
+        with fails(
+            "0A000",
+            'cannot read the value of input column "i"',
+            "Multicorn hands a numeric over as double precision, which tells integers apart up to 9007199254740992 "
+            "only.",
+            LOAD,
+        ):
+            rows(instance, Qual("i", "=", 2.0**60))
+
+
+def test_lookups_leave_out_what_constants_give() -> None:
+    with FakeServer(models={"fake": TWO}) as server:
+        instance = make(server, TWO_COLUMNS)
+        every, required = ("a", "b", "c"), ("a", "b")
+        instance.begin(False)
+        assert instance.get_path_keys() == [(every, 1), (required, 2)]
+        listed = [Qual("a", ("=", True), [1, 2])]
+        instance.get_rel_size(listed, {"a", "s"})
+        assert instance.get_path_keys() == [(every, 1), (required, 2), (("b", "c"), 1), (("b",), 2)]
+        # another scan of the same table in the same query, for which nothing is given
+        instance.get_rel_size([], {"a", "s"})
+        assert instance.get_path_keys() == [(every, 1), (required, 2)]
+        # the next query
+        list(instance.explain(listed, {"s"}))
+        instance.get_rel_size([*listed, Qual("b", "=", "p"), Qual("c", "=", "t")], {"s"})
+        assert instance.get_path_keys() == [], "nothing is left to look up"
+
+
+@pytest.mark.parametrize(("version", "safe"), [(None, True), (140019, False), (150004, False), (160000, True)])
+def test_joins_that_multicorn_gets_wrong_are_refused(
+    monkeypatch: pytest.MonkeyPatch, version: int | None, safe: bool
+) -> None:
+    monkeypatch.setattr(wrapper, "server_version", lambda: version)
+    with FakeServer() as server:
+        instance = make(server)
+        assert instance.get_path_keys() == ([(("x",), 1)] if safe else [])
+        detail = (
+            None
+            if safe
+            else "Other tables give it a value only where library model_fdw is loaded: before PostgreSQL 16, Multicorn "
+            "by itself would lose the other conditions of such a join."
+        )
+        with fails(UNBOUND[0], UNBOUND[1], detail, UNBOUND[3]):
+            rows(instance)
+
+
+def left_open(instance: wrapper.ModelFdw) -> Any:
+    """Begin a scan, which sends four requests, and read one row, as before an error elsewhere in the query."""
+    scan = instance.execute([Qual("x", ("=", True), ["1", "2", "3", "4", "5", "6"])], {"y"})
+    assert next(scan)["y"] == 2.0
+    return scan
+
+
+def test_what_an_error_leaves_open_ends_with_the_transaction() -> None:
+    with FakeServer("slow") as server:
+        instance = make(server, batch_size="1")
+        instance.begin(False)
+        outer = left_open(instance)
+        instance.sub_begin(2)
+        inner = left_open(instance)
+        kept = left_open(instance)
+        assert len(instance._open) == 3
+        instance.sub_rollback(2)
+        assert list(instance._open.values()) == [1]
+        assert next(outer)["y"] == 4.0, "that of the transaction goes on"
+        instance.sub_begin(2)
+        last = left_open(instance)
+        instance.sub_commit(2)
+        assert list(instance._open.values()) == [1, 1]
+        instance.rollback()
+        assert instance._open == {}
+        time.sleep(0.5)
+        assert server.running == 0
+        for scan in (outer, inner, kept, last):
+            scan.close()
+
+
+def test_threads_block_signals() -> None:
+    """PostgreSQL's signal handlers must not run in threads that gRPC makes."""
+    with FakeServer() as server:
+        script = (
+            "import sys, signal, threading\n"
+            "sys.path[:0] = sys.argv[2:]\n"
+            "import fdw\n"
+            "from test_wrapper import FAKE_COLUMNS, Qual\n"
+            "main = threading.get_native_id()\n"
+            "table = fdw.ModelFdw({'model': 'fake', 'url': sys.argv[1]}, FAKE_COLUMNS)\n"
+            "assert [row['y'] for row in table.execute([Qual('x', '=', '1')], {'y'})] == [2.0]\n"
+            "assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), 'blocked in the main thread'\n"
+            "import pathlib\n"
+            "others = [t for t in pathlib.Path('/proc/self/task').iterdir() if t.name != str(main)]\n"
+            "assert others\n"
+            "for task in others:\n"
+            "    status = dict(line.split(':', 1) for line in (task / 'status').read_text().splitlines())\n"
+            "    blocked = int(status['SigBlk'], 16)\n"
+            "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.SIGHUP):\n"
+            "        assert blocked >> (number - 1) & 1, (task.name, number)\n"
+        )
+        subprocess.run([sys.executable, "-c", script, server.url, *sys.path], check=True)
+
+
 ECHO_TYPES = {
     "BOOL": ("boolean", "t", True),
     "INT8": ("smallint", "-128", -128),
@@ -282,7 +426,7 @@ def test_batches_are_in_flight_together() -> None:
 def test_rows_that_nobody_reads_are_cancelled() -> None:
     with FakeServer("slow") as server:
         scan = make(server, batch_size="1").execute([Qual("x", ("=", True), ["1", "2", "3", "4", "5", "6"])], {"y"})
-        assert next(scan) == {"y": 2.0}
+        assert next(scan)["y"] == 2.0
         scan.close()
         assert server.calls["ModelInfer"] <= 5
         time.sleep(0.5)
@@ -304,7 +448,7 @@ def test_explain_does_not_look_at_values() -> None:
             f"Server: 127.0.0.1:{server.port}",
             "Batch Size: 4096",
             "In Flight: 4",
-            "Joins: one request per outer row, unless library model_fdw is loaded",
+            "Requests: one per outer row; for batches load library model_fdw",
         ]
         assert list(instance.explain([], {"y"}, sortkeys=[], verbose=False))[2] == "Unbound Inputs: x"
         assert server.calls["ModelInfer"] == 0
