@@ -365,6 +365,11 @@ def _unimplemented(failure: Failure, request: Request) -> ModelFdwError:
     )
 
 
+def _garbled(failure: Failure, request: Request) -> ModelFdwError:
+    who = f'model "{request.model}"' if request.model else f'model server "{request.endpoint}"'
+    return MalformedReply(f"{who} sent a malformed reply", _said(failure) or None)
+
+
 def _cancelled(failure: Failure, request: Request) -> ModelFdwError:
     return Cancelled(f'request to model server "{request.endpoint}" was cancelled')
 
@@ -387,7 +392,7 @@ STATUS_ERRORS: dict[str, Callable[[Failure, Request], ModelFdwError]] = {
     "OUT_OF_RANGE": _refused,
     "INTERNAL": _refused,
     "UNAVAILABLE": _unavailable,
-    "DATA_LOSS": _server_failed,
+    "DATA_LOSS": _garbled,
 }
 
 

@@ -16,6 +16,7 @@ label BYTES ("x=" and x).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 import struct
 import sys
@@ -29,6 +30,10 @@ from typing import Any, Callable
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+# Frames of HTTP/2 (RFC 9113): length, type, flags, stream; GOAWAY names the last stream and an error.
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+GOAWAY = b"\0\0\x08\7\0\0\0\0\0" + b"\0\0\0\0" + b"\0\0\0\2"
 
 ALL_METHODS = frozenset({"ModelMetadata", "ModelConfig", "RepositoryIndex", "ModelInfer"})
 
@@ -80,10 +85,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What goes wrong. ``hang``: methods that never answer; ``status``: what a method answers the first ``times``
-    times (-1: always); ``spoil``: what is done to each output; ``typed``: contents are typed, not raw; ``drop``: the
-    outputs are left out; ``cut``: the connection is reset when the method is called; ``at_most``: only that many
-    requests are answered at the same time, the others get ``status``."""
+    """What goes wrong.
+
+    ``hang``: methods that never answer; ``status``: what a method answers the first ``times`` times (-1: always);
+    ``spoil``: what is done to each output; ``typed``: contents are typed, not raw; ``drop``: the outputs are left out;
+    ``cut``: the connection is reset when the method is called; ``at_most``: only that many requests are answered at the
+    same time, the others get ``status``; ``cut_reply``: the connection is reset in the middle of an inference's answer;
+    ``drip``: that answer comes a byte at a time; ``unload_after``: so many inferences, and the models are gone;
+    ``gibberish``: the answer is no message of the protocol; ``listen``: what listens, "grpc" for a server.
+    """
+
+    @property
+    def relayed(self) -> bool:
+        """Tell whether a relay stands before the server."""
+        return self.cut or self.cut_reply or self.drip
 
     hang: frozenset[str] = frozenset()
     status: grpc.StatusCode | None = None
@@ -96,6 +111,10 @@ class Behaviour:
     cut: bool = False
     delay_s: float = 0.0
     at_most: int = -1
+    cut_reply: bool = False
+    drip: bool = False
+    unload_after: int = -1
+    gibberish: bool = False
     listen: str = "grpc"
 
 
@@ -125,6 +144,15 @@ def _surplus(output: Output) -> None:
     output.items.append(output.items[-1])
 
 
+def _huge(output: Output) -> None:
+    output.raw *= 10_000
+
+
+def _not_a_number(output: Output) -> None:
+    if output.dtype == "FP64":
+        output.raw = np.full(len(output.raw) // 8, np.nan).tobytes()
+
+
 BEHAVIOURS = {
     "ok": Behaviour(),
     "never-answers": Behaviour(hang=frozenset({"ModelInfer"})),
@@ -141,6 +169,15 @@ BEHAVIOURS = {
     "typed": Behaviour(typed=True),
     "typed-truncated": Behaviour(typed=True, spoil=_truncate),
     "resets": Behaviour(cut=True),
+    "resets-in-reply": Behaviour(cut_reply=True),
+    "drips": Behaviour(drip=True),
+    "late": Behaviour(delay_s=1.0),
+    "huge": Behaviour(spoil=_huge),
+    "nan": Behaviour(spoil=_not_a_number),
+    "unloads": Behaviour(unload_after=1),
+    "gibberish": Behaviour(gibberish=True),
+    "garbage": Behaviour(listen="garbage"),
+    "goaway": Behaviour(listen="goaway"),
     "status": Behaviour(status=grpc.StatusCode.UNAVAILABLE),
     "slow": Behaviour(delay_s=0.2),
 }
@@ -200,6 +237,10 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 ended.wait()
         if behaviour.cut and method == "ModelInfer":
             server.cut_connections()
+        if method == "ModelInfer":
+            server.spoil_reply()
+            if 0 <= behaviour.unload_after < number:
+                server.models.clear()
         if (
             behaviour.status
             and method in behaviour.status_methods
@@ -300,10 +341,27 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
 
+class _Garbler(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Makes gibberish of inferences' answers, where the behaviour says so."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if self.server.behaviour.gibberish and details.method.endswith("/ModelInfer"):
+            return handler._replace(response_serializer=lambda _: b"\xff" * 9)
+        return handler
+
+
 class _Relay:
-    """Passes connections on to a port, and resets them on demand."""
+    """Passes connections on to a port, resets them on demand, and spoils answers.
+
+    ``mischief``: what happens to what comes from the server from now on: nothing, "cut" or "drip".
+    """
 
     def __init__(self, port: int, target_port: int) -> None:
+        self.mischief = ""
         self.listener = socket.create_server(("127.0.0.1", port))
         self.port = self.listener.getsockname()[1]
         self.target_port = target_port
@@ -319,13 +377,21 @@ class _Relay:
             upstream = socket.create_connection(("127.0.0.1", self.target_port))
             self.pairs += [client, upstream]
             for source, sink in ((client, upstream), (upstream, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, sink, source is upstream), daemon=True).start()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         try:
             while data := source.recv(65536):
-                sink.sendall(data)
+                if answers and self.mischief == "cut":
+                    self.mischief = ""
+                    sink.sendall(data[: len(data) // 2])
+                    self.cut()
+                elif answers and self.mischief == "drip":
+                    for byte in data:
+                        sink.sendall(bytes([byte]))
+                        time.sleep(0.05)
+                else:
+                    sink.sendall(data)
         except OSError:
             pass
 
@@ -378,6 +444,8 @@ class FakeServer:
             "hang": self._listen_and_hang,
             "refuse": self._refuse,
             "swallow": self._swallow,
+            "garbage": lambda port: self._babble(port, b"\x00\xff\x13\x37 no HTTP at all\r\n" * 50),
+            "goaway": lambda port: self._babble(port, SETTINGS + GOAWAY),
         }[self.behaviour.listen](port)
         self.url = f"{'grpcs' if credentials else 'grpc'}://127.0.0.1:{self.port}"
 
@@ -387,15 +455,15 @@ class FakeServer:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
-        self._grpc = grpc.server(ThreadPoolExecutor(64), options=options)
+        self._grpc = grpc.server(ThreadPoolExecutor(64), interceptors=(_Garbler(self),), options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(self), self._grpc)
-        address = f"127.0.0.1:{0 if self.behaviour.cut else port}"
+        address = f"127.0.0.1:{0 if self.behaviour.relayed else port}"
         if self.credentials:
             inner = self._grpc.add_secure_port(address, self.credentials)
         else:
             inner = self._grpc.add_insecure_port(address)
         self._grpc.start()
-        if self.behaviour.cut:
+        if self.behaviour.relayed:
             self._relay = _Relay(port, inner)
             return self._relay.port
         return int(inner)
@@ -404,6 +472,25 @@ class FakeServer:
         """Take connections (the kernel does) and never say a word."""
         self._sockets.append(socket.create_server(("127.0.0.1", port)))
         return int(self._sockets[0].getsockname()[1])
+
+    def _babble(self, port: int, words: bytes) -> int:
+        """Say the same to whoever connects, and read on until they leave."""
+        listener = socket.create_server(("127.0.0.1", port))
+        self._sockets.append(listener)
+
+        def talk(client: socket.socket) -> None:
+            with client, contextlib.suppress(OSError):
+                client.sendall(words)
+                while client.recv(65536):
+                    pass
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=talk, args=[listener.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return int(listener.getsockname()[1])
 
     def _refuse(self, port: int) -> int:
         """Hold a port that nobody listens on."""
@@ -430,6 +517,11 @@ class FakeServer:
         if self._relay:
             self._relay.cut()
 
+    def spoil_reply(self) -> None:
+        """Let the relay do to the coming answer what the behaviour says."""
+        if self._relay:
+            self._relay.mischief = "cut" if self.behaviour.cut_reply else "drip" if self.behaviour.drip else ""
+
     def stop(self) -> None:
         """Stop serving; requests in flight end."""
         if self._grpc:
@@ -437,6 +529,9 @@ class FakeServer:
         if self._relay:
             self._relay.close()
         for held in self._sockets:
+            # accept() in another thread keeps a closed listener alive.
+            with contextlib.suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
             held.close()
 
     def __enter__(self) -> FakeServer:

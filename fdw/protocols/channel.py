@@ -107,6 +107,10 @@ def failure_of(code: grpc.StatusCode, text: str) -> Failure:
             if needle in text:
                 mute = not connected and any(needle in text for needle in _MUTE)
                 return Failure(code.name, text, cause, connected, mute=mute)
+    if "RST_STREAM" in text:
+        return Failure("UNAVAILABLE", text, "The server broke the request off.", connected=True)
+    if "deserializing response" in text:
+        return Failure("DATA_LOSS", "The reply is not what the protocol says.")
     if _HTTP_400 in text:
         return Failure("UNAUTHENTICATED", _HTTP_400_TEXT)
     return Failure(

@@ -18,6 +18,7 @@ from fake_server import BEHAVIOURS, FAKE, Behaviour, FakeModel, FakeServer
 from helpers import doubles, fails, fake_table, finish, score, strings, table
 
 from fdw import connections, errors, host
+from fdw.protocols.channel import failure_of
 from fdw.tickets import notifier
 
 
@@ -326,6 +327,11 @@ def test_no_other_status_is_tried_again(code: grpc.StatusCode) -> None:
         with pytest.raises(errors.ModelFdwError):
             score(fake_table(server.url), [1.0])
         assert server.calls["ModelInfer"] == 1
+
+
+def test_a_request_that_the_server_breaks_off_is_lost_and_not_refused() -> None:
+    failure = failure_of(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+    assert (failure.status, failure.cause) == ("UNAVAILABLE", "The server broke the request off.")
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -120,6 +120,13 @@ CASES = [
         'Check scheme and port in option "url" of server "triton".',
     ),
     (
+        Failure("DATA_LOSS", "The reply is not what the protocol says."),
+        "HV00M",
+        'model "churn" sent a malformed reply',
+        "The reply is not what the protocol says.",
+        None,
+    ),
+    (
         Failure("CANCELLED", "Locally cancelled"),
         "57014",
         'request to model server "gpu-1:8001" was cancelled',
