@@ -713,28 +713,25 @@ Datum
 model_output_datum(ModelOutput *output, ModelConversion *conversion, int row,
 				   ExprContext *econtext, bool *isnull)
 {
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = model_column_error_context,
+		.arg = &conversion->context,
+	};
 	MemoryContext old;
 	Datum		value;
 
 	*isnull = output->nulls && output->nulls[row];
 	if (*isnull)
 		return (Datum) 0;
+	error_context_stack = &callback;
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 	value = output->column->array ? array_datum(output, row) :
 		value_datum(output, row);
 	if (conversion->state)
-	{
-		ErrorContextCallback callback = {
-			.previous = error_context_stack,
-			.callback = model_column_error_context,
-			.arg = &conversion->context,
-		};
-
-		error_context_stack = &callback;
 		value = run_cast(conversion->state, conversion->slot, value,
 						 econtext, isnull);
-		error_context_stack = callback.previous;
-	}
 	MemoryContextSwitchTo(old);
+	error_context_stack = callback.previous;
 	return value;
 }

@@ -407,6 +407,42 @@ def test_bytea(given: Any) -> None:
         assert rows(instance, Qual("i", "=", given), wanted={"o"}) == [{"o": b"\0\xff"}]
 
 
+ARRAY_TYPES = {
+    "FP32": ("real[]", -1, [[0.5, -1.0], [], [2.0]]),
+    "INT64": ("bigint[]", -1, [[2**63 - 1], [1, 2]]),
+    "BYTES": ("text[]", 2, [["héllo", ""], ["a", "b"]]),
+}
+
+
+@pytest.mark.parametrize("dtype", ARRAY_TYPES)
+def test_arrays_there_and_back(dtype: str) -> None:
+    type_, length, values = ARRAY_TYPES[dtype]
+    shape = (-1, length)
+    echo = FakeModel((("i", dtype, shape),), (("o", dtype, shape),), lambda inputs: {"o": inputs["i"]})
+    with FakeServer(models={"fake": echo}) as server:
+        instance = make(server, columns(("i", type_, {}), ("o", type_, {})))
+        for value in values:
+            assert rows(instance, Qual("i", "=", value), wanted={"i", "o"}) == [{"i": value, "o": value}]
+
+
+def test_matrices_there_and_back() -> None:
+    echo = FakeModel((("i", "FP64", (-1, -1, 2)),), (("o", "FP64", (-1, -1, 2)),), lambda inputs: {"o": inputs["i"]})
+    with FakeServer(models={"fake": echo}) as server:
+        instance = make(server, columns(("i", "double precision[]", {}), ("o", "double precision[]", {})))
+        value = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+        assert rows(instance, Qual("i", "=", value), wanted={"o"}) == [{"o": value}]
+        with fails(
+            "2202E", 'array does not fit input column "i"', 'The array has shape [1,1]; tensor "i" takes [-1,2].'
+        ):
+            rows(instance, Qual("i", "=", [[1.0]]), wanted={"o"})
+        with fails("22004", 'array for input column "i" contains a NULL element'):
+            rows(instance, Qual("i", "=", [[1.0, None]]), wanted={"o"})
+        with fails(
+            "22P02", 'invalid value for input column "i"', "The column takes values of type double precision[]."
+        ):
+            rows(instance, Qual("i", "=", "1"), wanted={"o"})
+
+
 def test_batches_start_small_grow_and_stay_in_order() -> None:
     with FakeServer() as server:
         values = [str(number) for number in range(1000)]
