@@ -278,13 +278,19 @@ def _string_pieces(rows: int, columns: Sequence[InputColumn]) -> List[bytes]:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An output tensor as a server sent it: ``raw`` contents, or ``items`` of typed contents."""
+    """An output tensor as a server sent it: ``raw`` contents, or ``items`` of typed contents.
+
+    Protocols that know more than tensors do: ``nulls`` (uint8, 1 = NULL, whatever the items say) of the rows, and
+    ``lengths`` of rows that are vectors of any length each, whose elements the items are; -1 in the shape then.
+    """
 
     name: str
     dtype: str
     shape: Tuple[int, ...]
     raw: Optional[bytes]
     items: Optional[Sequence[Any]] = None
+    nulls: Optional[Array] = None
+    lengths: Optional[Array] = None
 
     @property
     def size(self) -> int:
@@ -303,18 +309,35 @@ def decode(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tens
     (HV00M) for any mismatch: nothing is invented.
     """
     row_shape = _verify(fetch, model_name, rows, batched, tensor)
-    width = math.prod(row_shape)
     read, take = (_strings_of, _string_column) if fetch.dtype == "BYTES" else (_elements_of, _fixed_column)
+    if tensor.lengths is not None:
+        elements = read(fetch, model_name, int(tensor.lengths.sum()), tensor)
+        return [(pick, _ragged_column(fetch, pick, model_name, elements, tensor)) for pick in fetch.picks]
+    width = math.prod(row_shape)
     elements = read(fetch, model_name, rows * width, tensor)
     return [
         (
             pick,
             _with_shape(take(fetch, pick, elements), rows, row_shape)
             if pick.is_array
-            else take(fetch, pick, elements[pick.element :: width]),
+            else take(fetch, pick, elements[pick.element :: width])._replace(nulls=tensor.nulls),
         )
         for pick in fetch.picks
     ]
+
+
+def _ragged_column(fetch: Fetch, pick: Pick, model_name: str, elements: Any, tensor: Tensor) -> OutputColumn:
+    """Make a column of vectors of any length each, or of one element of each."""
+    take = _string_column if fetch.dtype == "BYTES" else _fixed_column
+    assert tensor.lengths is not None
+    starts = _offsets(tensor.lengths)[:-1]
+    if pick.is_array:
+        dimensions = tensor.lengths.astype(np.int32).reshape(-1, 1)
+        return take(fetch, pick, elements)._replace(nulls=tensor.nulls, starts=starts, dimensions=dimensions)
+    if tensor.lengths.min() <= pick.element:
+        raise _malformed(fetch, model_name, f"has a row without element {pick.element + 1}")
+    wanted = [elements[start + pick.element] for start in starts]
+    return take(fetch, pick, wanted)._replace(nulls=tensor.nulls)
 
 
 def _with_shape(elements: OutputColumn, rows: int, row_shape: Sequence[int]) -> OutputColumn:
@@ -344,6 +367,8 @@ def _verify(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Ten
         if tensor.shape[:1] != (rows,):
             raise _malformed(fetch, model_name, f"has shape {shape_text(tensor.shape)} for {rows} rows")
         row_shape = tensor.shape[1:]
+    if tensor.lengths is not None and len(fetch.row_shape) == 1:
+        return row_shape
     if not _fits(row_shape, fetch.row_shape):
         expected = f"{shape_text(row_shape)} per row instead of {shape_text(fetch.row_shape)}"
         raise _malformed(fetch, model_name, f"has shape {expected}")
@@ -466,19 +491,20 @@ def join_columns(parts: Sequence[OutputColumn], order: Optional[Array] = None) -
     if order is None:
         return column
     source = np.argsort(order)
+    nulls = None if column.nulls is None else column.nulls[source]
     if column.starts is not None and column.dimensions is not None:
-        return column._replace(starts=column.starts[source], dimensions=column.dimensions[source])
+        return column._replace(nulls=nulls, starts=column.starts[source], dimensions=column.dimensions[source])
     if column.offsets is None:
-        return OutputColumn(np.asarray(column.values)[source])
+        return OutputColumn(np.asarray(column.values)[source], None, nulls)
     lengths = np.diff(column.offsets)[source]
     data = np.frombuffer(column.values, np.uint8)[_ranges(column.offsets[:-1][source], lengths)]
-    return OutputColumn(data, _offsets(lengths))
+    return OutputColumn(data, _offsets(lengths), nulls)
 
 
 def spread(column: OutputColumn, places: Array, rows: int) -> OutputColumn:
     """Lay a column out over more rows: its values at ``places``, which ascend, and NULL elsewhere."""
     nulls = np.ones(rows, np.uint8)
-    nulls[places] = 0
+    nulls[places] = 0 if column.nulls is None else column.nulls
     if column.starts is not None and column.dimensions is not None:
         starts = np.zeros(rows, np.int64)
         dimensions = np.zeros((rows, column.dimensions.shape[1]), np.int32)
@@ -513,17 +539,29 @@ def text_column(texts: Sequence[str]) -> OutputColumn:
 
 
 def _concatenate(parts: Sequence[OutputColumn]) -> OutputColumn:
-    starts, dimensions = None, None
+    starts, dimensions, nulls = None, None, None
+    if any(part.nulls is not None for part in parts):
+        nulls = np.concatenate(
+            [np.zeros(_rows(part), np.uint8) if part.nulls is None else part.nulls for part in parts]
+        )
     if parts[0].starts is not None:
-        sizes = [len(part.values if part.offsets is None else part.offsets[1:]) for part in parts]
+        sizes = [_elements(part) for part in parts]
         bases = _offsets(np.array(sizes, np.int64))
         starts = np.concatenate([part.starts + base for part, base in zip(parts, bases) if part.starts is not None])
         dimensions = np.concatenate([part.dimensions for part in parts if part.dimensions is not None])
     if parts[0].offsets is None:
-        return OutputColumn(np.concatenate([part.values for part in parts]), None, None, starts, dimensions)
+        return OutputColumn(np.concatenate([part.values for part in parts]), None, nulls, starts, dimensions)
     data = b"".join(bytes(part.values) for part in parts)
     lengths = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
-    return OutputColumn(data, _offsets(lengths), None, starts, dimensions)
+    return OutputColumn(data, _offsets(lengths), nulls, starts, dimensions)
+
+
+def _elements(column: OutputColumn) -> int:
+    return len(column.values) if column.offsets is None else len(column.offsets) - 1
+
+
+def _rows(column: OutputColumn) -> int:
+    return _elements(column) if column.starts is None else len(column.starts)
 
 
 def _offsets(lengths: Array) -> Array:

@@ -142,7 +142,8 @@ class _Comparer:
         for group in groups.values():
             self._compare(group)
         for spec in self.model.inputs:
-            if not spec.optional and (INPUT, spec.name) not in groups and spec.name not in self.claimed:
+            required = not (spec.optional or spec.omittable)
+            if required and (INPUT, spec.name) not in groups and spec.name not in self.claimed:
                 self._add_tensor(spec)
         if not any(role == OUTPUT for role, _ in groups):
             self._add_outputs()

@@ -14,7 +14,7 @@ from fdw.options import Server, ServerOptions, TableOptions, UserOptions
 from fdw.protocols import make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
 from fdw.replicas import Backoff, Effort, Replica, choose, is_elsewhere, is_overload
-from fdw.signature import Model, TensorSpec, is_batched
+from fdw.signature import Model, is_batched
 from fdw.tickets import Steps, gather, notifier
 
 T = TypeVar("T")
@@ -64,14 +64,19 @@ def connect(server: Server) -> Connection:
 
 
 def attempt(
-    connection: Connection, start: Callable[[Client, int], Call[T]], request: errors.Request, effort: Effort
+    connection: Connection,
+    start: Callable[[Client, int], Call[T]],
+    request: errors.Request,
+    effort: Effort,
+    idempotent: bool = True,
 ) -> Steps[T]:
     """Make a request, and make it again where another attempt may succeed.
 
     ``start`` makes the call on a client, given its timeout in ms. An endpoint that cannot be reached, that lacks the
     model or has too much to do is followed at once by the others; when all were tried, a pause comes. All attempts
     share ``request.timeout_ms``, and as long as no connection can be made they share server option
-    "connect_timeout_ms"; nothing is repeated after a deadline. Raises the error of the last attempt.
+    "connect_timeout_ms"; nothing is repeated after a deadline, nor, unless ``idempotent``, what a server may have
+    received. Raises the error of the last attempt.
     """
     yield from effort.admit()
     began_s = time.monotonic()
@@ -104,7 +109,8 @@ def attempt(
         limit_s = (
             min(deadline_s, began_s + connection.server.options.connect_timeout_ms / 1000) if connecting else deadline_s
         )
-        last = not _repeatable(failure, others) or number == limit or wake_s >= limit_s
+        repeatable = _repeatable(failure, others) and (idempotent or not failure.connected)
+        last = not repeatable or number == limit or wake_s >= limit_s
         if last or not effort.spend():
             failure = yield from _explained(connection.server, replica, failure)
             error = errors.from_failure(failure, _asked_of(connection, replica, tried, failure, request, number))
@@ -200,18 +206,20 @@ def ask_model(connection: Connection, request: errors.Request, effort: Effort) -
 
 def _model(name: str, version: str, metadata: Metadata, config: Config) -> Model:
     inputs = tuple(
-        TensorSpec(spec.name, spec.dtype, spec.shape, spec.name in config.optional_inputs) for spec in metadata.inputs
+        replace(spec, optional=spec.optional or spec.name in config.optional_inputs) for spec in metadata.inputs
     )
+    max_batch_size = config.max_batch_size or metadata.max_batch_size
     return Model(
         name=name,
         version=version,
         inputs=inputs,
         outputs=metadata.outputs,
-        batched=is_batched(config.max_batch_size, inputs + metadata.outputs),
-        max_batch_size=config.max_batch_size,
+        batched=is_batched(max_batch_size, inputs + metadata.outputs),
+        max_batch_size=max_batch_size,
         decoupled=config.decoupled,
         sequence=config.sequence,
         parameters=config.parameters,
+        idempotent=metadata.idempotent,
     )
 
 

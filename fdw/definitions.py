@@ -98,14 +98,18 @@ def define_table(
     columns: list[ColumnDefinition] = []
     for role in (INPUT, OUTPUT):
         for spec in model.tensors(role):
-            columns.extend(define_columns(model, role, spec, names, settings))
+            if spec.omittable and spec.dtype not in signature.DTYPES:
+                what = f'{ROLE_NAMES[role]} field "{spec.name}" of method "{model.name}"'
+                own.append(Notice(f"{what} becomes no column: its type is {spec.dtype}"))
+            else:
+                columns.extend(define_columns(model, role, spec, names, settings))
     if len(columns) > MAX_COLUMNS:
         raise errors.Unsupported(
             f'model "{model.name}" needs {len(columns)} columns, and a table has {MAX_COLUMNS}',
             None,
             "Import it with option \"expand\" set to 'none'.",
         )
-    options = {"model": model.name}
+    options = {errors.noun_of(model.name): model.name}
     if model.version:
         options["version"] = model.version
     if 0 < model.max_batch_size < default_batch_size:
@@ -122,11 +126,12 @@ def define_columns(
     elements = _names_of_elements(model, spec, settings, names.notices)
     scalar = signature.is_scalar(model.row_shape(spec))
     if scalar or elements is None:
-        type_ = signature.sql_type(spec.dtype, role, array=not scalar)
+        type_ = spec.type or signature.sql_type(spec.dtype, role, array=not scalar)
         if role == INPUT and not scalar and type_ == "double precision[]" and spec.dtype != "FP64":
             type_ = f"{settings.float_arrays}[]"
         options = column_options(role, spec)
-        return [ColumnDefinition(names.take(elements[0] if elements else spec.name, role), type_, options)]
+        name = elements[0] if elements else spec.column or spec.name
+        return [ColumnDefinition(names.take(name, role), type_, options)]
     return define_elements(role, spec, dict(enumerate(elements, start=1)), names)
 
 
@@ -155,7 +160,7 @@ def define_elements(
 def column_options(role: str, spec: TensorSpec) -> dict[str, str]:
     """Describe a tensor by a column's options."""
     options = {ROLE_NAMES[role]: spec.name, "dtype": spec.dtype, "shape": signature.shape_text(spec.shape)}
-    return {**options, "optional": "true"} if spec.optional else options
+    return {**options, "optional": "true"} if spec.optional and role == INPUT else options
 
 
 def plain_element_names(spec: TensorSpec, count: int) -> list[str]:

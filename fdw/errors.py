@@ -201,6 +201,12 @@ class Cancelled(ModelFdwError):
     sqlstate = "57014"  # query_canceled
 
 
+class DescriptorFile(ModelFdwError):
+    """A descriptor set cannot be read or used."""
+
+    sqlstate = "F0000"  # config_file_error
+
+
 class MissingPackage(ModelFdwError):
     """A Python package that the engine needs cannot be imported."""
 
@@ -243,6 +249,19 @@ class Request:
     timeout_ms: int = 0
     attempts: int = 1
 
+    @property
+    def noun(self) -> str:
+        """What the model is called."""
+        return noun_of(self.model)
+
+
+def noun_of(model: str) -> str:
+    """Return "method" or "model", which is also the table's option that names it.
+
+    A method of one's own is named package.Service/Method, and no model of the Open Inference Protocol has such a name.
+    """
+    return "method" if "/" in model else "model"
+
 
 def _option_of_server(name: str, request: Request) -> str:
     return f'option "{name}" of server "{request.server}"' if request.server else f'server option "{name}"'
@@ -262,7 +281,7 @@ def _about(request: Request) -> str:
     if not request.model:
         return f'model server "{request.endpoint}"'
     version = f' version "{request.version}"' if request.version else ""
-    return f'model "{request.model}"{version} on model server "{request.endpoint}"'
+    return f'{request.noun} "{request.model}"{version} on model server "{request.endpoint}"'
 
 
 def _attempts(request: Request) -> str:
@@ -273,7 +292,7 @@ def _server_failed(failure: Failure, request: Request) -> ModelFdwError:
     text = _said(failure) or f"status {failure.status} without a message"
     if not request.model:
         return ModelFailed(f'model server "{request.endpoint}" refused a request: {text}')
-    return ModelFailed(f'model "{request.model}" failed on model server "{request.endpoint}": {text}')
+    return ModelFailed(f'{request.noun} "{request.model}" failed on model server "{request.endpoint}": {text}')
 
 
 def _refused(failure: Failure, request: Request) -> ModelFdwError:
@@ -316,7 +335,7 @@ def _timed_out(failure: Failure, request: Request) -> ModelFdwError:
     option = 'table option "timeout_ms"' if request.model else _option_of_server("default_timeout_ms", request)
     return RequestTimeout(
         f'model server "{request.endpoint}" did not answer within {request.timeout_ms} ms',
-        f'The request was for model "{request.model}".' if request.model else None,
+        f'The request was for {request.noun} "{request.model}".' if request.model else None,
         f"Raise {option} if the model needs longer.",
     )
 
@@ -326,9 +345,9 @@ def _not_found(failure: Failure, request: Request) -> ModelFdwError:
         return _server_failed(failure, request)
     version = f' has no version "{request.version}"' if request.version else " does not exist"
     return UnknownModel(
-        f'model "{request.model}"{version} on model server "{request.endpoint}"',
+        f'{request.noun} "{request.model}"{version} on model server "{request.endpoint}"',
         _server_said(failure),
-        f'Check table option "{"version" if request.version else "model"}", or import the schema again.',
+        f'Check table option "{"version" if request.version else request.noun}", or import the schema again.',
     )
 
 

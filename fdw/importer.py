@@ -1,19 +1,21 @@
 """IMPORT FOREIGN SCHEMA: a server's models as foreign table definitions.
 
-The one remote schema is "models". What a model's table is like, fdw.definitions says; here the server is asked, and
-models are chosen and named. A table that an earlier import made is left as it is; where the model is not what it shows
+The remote schema is "models"; a server of protocol "grpc" has one for each service and package, too, and its methods
+are its models. What a model's table is like, fdw.definitions says; here the server is asked, and models are chosen and
+named. A table that an earlier import made is left as it is; where the model is not what it shows
 any more, a notice says so.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 
 from fdw import errors
 from fdw.compare import compare
 from fdw.connections import Connection, ask_index, ask_model, connect, server_effort
-from fdw.definitions import Names, Notice, TableDefinition, define_table, shorten
+from fdw.definitions import Names, Notice, TableDefinition, define_table, quote_identifier, shorten
 from fdw.options import ImportOptions, Server, Table
 from fdw.protocols.base import IndexEntry
 from fdw.signature import Model, check_hint
@@ -68,14 +70,13 @@ def import_tables(
 
     ``existing``: the server's tables that are in the local schema already, by name. Raises as fdw.host.import_schema.
     """
-    if remote_schema != REMOTE_SCHEMA:
-        raise errors.UnknownSchema(
-            f'remote schema "{remote_schema}" does not exist on model server "{server.options.address}"',
-            None,
-            f'Import from remote schema "{REMOTE_SCHEMA}".',
-        )
+    services = server.options.protocol == "grpc"
+    if remote_schema != REMOTE_SCHEMA and not services:
+        raise _unknown_schema(server, remote_schema, [REMOTE_SCHEMA])
     connection = connect(server)
     index = yield from ask_index(connection)
+    if services:
+        index = _methods_of(server, index, remote_schema)
     notices: list[Notice] = []
     chosen = _choose(connection, index, restriction, settings, notices)
     answers = yield from gather((_ask(connection, choice) for choice in chosen), IN_FLIGHT)
@@ -97,9 +98,50 @@ def import_tables(
         except errors.ModelFdwError as error:
             if restriction.kind == "limit to":
                 raise
-            notices.append(Notice(f'skipped model "{choice.model}": {error.message}', None, error.hint))
+            noun = errors.noun_of(choice.model)
+            notices.append(Notice(f'skipped {noun} "{choice.model}": {error.message}', None, error.hint))
     _check_named_tensors(settings, [answer for answer in answers if isinstance(answer, Model)])
     return tables, notices
+
+
+def _unknown_schema(server: Server, remote_schema: str, known: Sequence[str]) -> errors.UnknownSchema:
+    return errors.UnknownSchema(
+        f'remote schema "{remote_schema}" does not exist on model server "{server.options.address}"',
+        None,
+        f"Import from remote schema {' or '.join(quote_identifier(name) for name in known)}.",
+    )
+
+
+def _methods_of(server: Server, index: Sequence[IndexEntry], remote_schema: str) -> tuple[IndexEntry, ...]:
+    """Pick the methods of a service or a package; "models" stands for all."""
+    if remote_schema == REMOTE_SCHEMA:
+        return tuple(index)
+    found = tuple(entry for entry in index if entry.name.startswith((f"{remote_schema}/", f"{remote_schema}.")))
+    if not found:
+        known = sorted({entry.name.partition("/")[0] for entry in index})
+        raise _unknown_schema(server, remote_schema, [REMOTE_SCHEMA, *known])
+    return found
+
+
+def _short_names(models: Sequence[str]) -> dict[str, str]:
+    """Map models to names of tables: a method "package.Service/Method" has its own name.
+
+    Where several methods have it, the service's name stands before it, or the package's as well.
+    """
+    candidates = {
+        name: (
+            name.rpartition("/")[2],
+            name.rpartition("/")[0].rpartition(".")[2] + "_" + name.rpartition("/")[2],
+            name,
+        )
+        if errors.noun_of(name) == "method"
+        else (name,)
+        for name in models
+    }
+    counts = Counter(candidate for names in candidates.values() for candidate in set(names))
+    return {
+        model: next(candidate for candidate in names if counts[candidate] == 1) for model, names in candidates.items()
+    }
 
 
 def _ask(connection: Connection, choice: _Chosen) -> Steps[Model | _Skipped]:
@@ -113,7 +155,7 @@ def _ask(connection: Connection, choice: _Chosen) -> Steps[Model | _Skipped]:
     )
     try:
         return (yield from ask_model(connection, request, server_effort(options)))
-    except (errors.UnknownModel, errors.ModelNotReady, errors.ModelFailed) as error:
+    except (errors.UnknownModel, errors.ModelNotReady, errors.ModelFailed, errors.Unsupported) as error:
         return _Skipped(error)
 
 
@@ -167,7 +209,8 @@ def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions) -> list[t
     """
     names = Names()
     result = []
-    for model in sorted({entry.name for entry in ready}):
+    short_names = _short_names(sorted({entry.name for entry in ready}))
+    for model, short_name in short_names.items():
         versions = [""]
         if settings.versions != "latest":
             versions = sorted(
@@ -175,7 +218,7 @@ def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions) -> list[t
                 key=lambda version: (len(version), version),
             )
         for version in versions:
-            wanted = f"{settings.prefix}{model}" + (f"_v{version}" if version else "")
+            wanted = f"{settings.prefix}{short_name}" + (f"_v{version}" if version else "")
             result.append((_Chosen(model, version, names.take(shorten(wanted))), wanted))
     return result
 

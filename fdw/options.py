@@ -98,6 +98,22 @@ OPTIONS: tuple[Option, ...] = (
         required=True,
     ),
     Option(
+        "protocol",
+        SERVER,
+        "choice",
+        "triton",
+        'what the server speaks: "triton" is the Open Inference Protocol, "grpc" are methods of its own',
+        choices=("triton", "grpc"),
+    ),
+    Option(
+        "descriptor_set",
+        SERVER,
+        "file",
+        None,
+        'file on the database server that describes the services of protocol "grpc", as "protoc --descriptor_set_out" '
+        "writes it; the server is asked by reflection unless given",
+    ),
+    Option(
         "sslrootcert",
         SERVER,
         "file",
@@ -211,6 +227,24 @@ OPTIONS: tuple[Option, ...] = (
     Option("sslkey", USER_MAPPING, "file", None, 'file with the key of "sslcert", PEM, without a password'),
     Option("model", TABLE, "name", None, "name of the model on the server; the table's own name unless given"),
     Option("version", TABLE, "name", "", "version of the model; the server's choice, usually the latest, unless given"),
+    Option("method", TABLE, "method", None, 'method of protocol "grpc", as package.Service/Method'),
+    Option(
+        "rows",
+        TABLE,
+        "name",
+        "",
+        "what of the method's request is a row: a repeated message's name, \"columns\" for repeated scalars, or "
+        '"single" for the whole; what seems right unless given',
+    ),
+    Option("answers", TABLE, "name", "", "the same of the response"),
+    Option(
+        "idempotent",
+        TABLE,
+        "boolean",
+        False,
+        "whether a request of the method may be made again when it is not known whether it was served; the method's "
+        "own idempotency_level says so, too",
+    ),
     Option(
         "batch_size",
         TABLE,
@@ -480,6 +514,33 @@ def _entries(option: Option, text: str) -> list[list[str]]:
     return [entry for entry in entries if entry]
 
 
+# Letters, digits and underscores in names that dots part, then the method's name.
+_METHOD = re.compile(r"/?((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*/[A-Za-z_]\w*)", re.ASCII)
+
+
+def _parse_method(option: Option, text: str) -> str:
+    found = _METHOD.fullmatch(text.strip())
+    if found:
+        return found[1]
+    raise BadOption(
+        f'invalid value for option "{option.name}": {text}',
+        None,
+        "Write package.Service/Method, as the .proto file does.",
+    )
+
+
+def join_method(method: str, rows: str, answers: str) -> str:
+    """Name a method and what options say of its rows in one: "package.Service/Method(rows -> answers)"."""
+    return f"{method}({rows} -> {answers})" if rows or answers else method
+
+
+def split_method(name: str) -> tuple[str, str, str]:
+    """Undo join_method()."""
+    method, _, rest = name.partition("(")
+    rows, _, answers = rest.removesuffix(")").partition(" -> ")
+    return method, rows, answers
+
+
 _SHAPE = re.compile(r"\[\s*(?:(?:-1|[0-9]{1,18})\s*(?:,\s*(?:-1|[0-9]{1,18})\s*)*)?\]")
 
 
@@ -598,6 +659,7 @@ _PARSERS: dict[str, Callable[[Option, str], object]] = {
     "text": _parse_text,
     "versions": _parse_versions,
     "columns": _parse_columns,
+    "method": _parse_method,
     "shape": _parse_shape,
     "url": _parse_urls,
     "file": _parse_file,
@@ -640,6 +702,14 @@ def _check_together(level: str, names: Mapping[str, str]) -> None:
                 "A column for the server's message is tied to no tensor.",
                 f'Drop option "{others[0]}".',
             )
+    if level == SERVER:
+        _check_protocol(names)
+    if level == TABLE and "method" in names and ("model" in names or "version" in names):
+        raise BadOption(
+            'options "method" and "model" or "version" cannot be set on the same foreign table',
+            None,
+            'Set option "method" for a server of protocol "grpc", the others for any other.',
+        )
     if level == COLUMN and "output" in names and "optional" in names:
         raise BadOption('option "optional" cannot be set on an output column', None, 'Drop option "optional".')
     if level == USER_MAPPING and ("sslcert" in names) != ("sslkey" in names):
@@ -652,6 +722,18 @@ def _check_together(level: str, names: Mapping[str, str]) -> None:
                 None,
                 'Set option "token", or the header.',
             )
+
+
+def _check_protocol(names: Mapping[str, str]) -> None:
+    if names.get("protocol") == "grpc":
+        if names.get("url", "").lstrip().startswith("http"):
+            raise BadOption(
+                'protocol "grpc" needs a url of scheme grpc or grpcs', None, 'Correct option "url" or "protocol".'
+            )
+    elif "descriptor_set" in names:
+        raise BadOption(
+            'option "descriptor_set" is for servers of protocol "grpc"', None, 'Set option "protocol" to "grpc".'
+        )
 
 
 def read(level: str, options: Mapping[str, str]) -> dict[str, Any]:
@@ -696,6 +778,8 @@ class ServerOptions:
     """Options of a foreign server, parsed."""
 
     url: tuple[Endpoint, ...]
+    protocol: str
+    descriptor_set: str | None
     sslrootcert: str | None
     tls_server_name: str | None
     connect_timeout_ms: int
@@ -733,6 +817,7 @@ class TableOptions:
 
     model: str
     version: str
+    idempotent: bool
     batch_size: int
     max_in_flight: int
     timeout_ms: int
@@ -820,7 +905,22 @@ def read_server(oid: int, name: str, server: Mapping[str, str], user: Mapping[st
 
 def _read_table_options(table: Mapping[str, str], name: str, server: ServerOptions) -> TableOptions:
     values = read(TABLE, table)
-    if values["model"] is None:
+    method, rows, answers = values.pop("method"), values.pop("rows"), values.pop("answers")
+    if server.protocol == "grpc":
+        if method is None:
+            raise MissingOption(
+                f'foreign table "{name}" does not say which method of the server it is',
+                None,
+                'Set table option "method".',
+            )
+        values["model"] = join_method(method, rows, answers)
+    elif method is not None:
+        raise BadOption(
+            f'foreign table "{name}" has option "method", and its server is not of protocol "grpc"',
+            None,
+            'Set server option "protocol" to "grpc", or use table option "model".',
+        )
+    elif values["model"] is None:
         values["model"] = name
     for option in ("batch_size", "max_in_flight", "timeout_ms", "max_attempts", "retry_budget"):
         if values[option] is None:

@@ -204,7 +204,7 @@ def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection:
         session.limits.learn(error.limit_bytes, message.size, rows)
         problem: errors.ModelFdwError = error
     except errors.ModelRefused as error:
-        if not signature.has_error_column(session.table):
+        if not signature.has_error_column(session.table) or not _is_idempotent(session):
             raise _about_inputs(session, error) from None
         if rows == 1:
             return [Part(selection, None, error.said)]
@@ -216,6 +216,11 @@ def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection:
     if not session.effort.spend(2):
         raise errors.over_budget(problem, session.effort.budget)
     return (yield from _answer_halves(session, tensors, selection))
+
+
+def _is_idempotent(session: Session) -> bool:
+    """Tell whether rows that a server may have seen can be sent once more."""
+    return session.plan.model.idempotent or session.table.options.idempotent
 
 
 def _answer_halves(
@@ -244,6 +249,8 @@ def _about_inputs(session: Session, error: errors.ModelRefused) -> errors.ModelR
     more = f" and {len(names) - NAMED_INPUTS} more" if len(names) > NAMED_INPUTS else ""
     error.detail = f'The request was made of input columns {listed}{more} of foreign table "{session.table.name}".'
     error.hint = "To get the answers of the other rows, add a text column with OPTIONS (error 'true')."
+    if signature.has_error_column(session.table):
+        error.hint = 'Set table option "idempotent" to "true" if rows of a refused request can be sent once more.'
     return error
 
 
@@ -278,6 +285,7 @@ def _message(session: Session, tensors: Sequence[codec.EncodedTensor], selection
             for tensor in tensors
         ],
         [fetch.tensor for fetch in plan.fetches],
+        _count(selection),
     )
 
 
@@ -289,7 +297,11 @@ def _request(session: Session, message: InferRequest, rows: int) -> Steps[Column
     )
     session.traffic.sent += sum(len(data.raw) for data in message.inputs)
     reply = yield from attempt(
-        connection, lambda client, timeout_ms: client.infer(message, timeout_ms), request, session.effort
+        connection,
+        lambda client, timeout_ms: client.infer(message, timeout_ms),
+        request,
+        session.effort,
+        _is_idempotent(session),
     )
     session.traffic.received += sum(tensor.size for tensor in reply)
     return _read(session.plan, rows, reply)

@@ -107,12 +107,19 @@ def sql_type(dtype: str, role: str, array: bool = False) -> str:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor as the model's metadata declares it; the shape holds the batch dimension, if there is one."""
+    """A tensor as the model's metadata declares it; the shape holds the batch dimension, if there is one.
+
+    ``optional``: it need not be sent; ``omittable``: a table need not have a column for it. ``column`` and ``type``:
+    the name and the SQL type of an imported column, where they are not what follows from the tensor's.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     optional: bool = False
+    omittable: bool = False
+    column: str = ""
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ class Model:
     """What a server tells about a model.
 
     ``batched``: the first dimension of every tensor is the batch. ``max_batch_size``: rows of one request at most, 0
-    where the server sets no limit. ``parameters``: the string parameters of the model's configuration.
+    where the server sets no limit. ``parameters``: the string parameters of the model's configuration. ``idempotent``:
+    a request may be made again when it is not known whether the first one was served.
     """
 
     name: str
@@ -132,6 +140,7 @@ class Model:
     decoupled: bool = False
     sequence: bool = False
     parameters: tuple[tuple[str, str], ...] = ()
+    idempotent: bool = True
 
     def tensors(self, role: str) -> tuple[TensorSpec, ...]:
         """Return the inputs or the outputs."""
@@ -503,7 +512,7 @@ def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int]
     for spec in model.inputs:
         own = [slot for slot in slots if slot.role == INPUT and slot.tensor == spec.name]
         feeding = {slot.attnum for slot in bound_slots} & {slot.attnum for slot in own}
-        if feeding or not spec.optional:
+        if feeding or not (spec.optional or (spec.omittable and not own)):
             feeds.append(_feed(table, model, spec, own, list(bound)))
     wanted_slots = [by_attnum[attnum] for attnum in wanted]
     return Plan(

@@ -1,4 +1,4 @@
-"""The protocols, one module each, chosen by the scheme of server option "url".
+"""The protocols, one module each, chosen by server option "protocol" and the scheme of "url".
 
 A protocol's module is imported when a server first needs it: each brings libraries that take time to load.
 """
@@ -12,12 +12,11 @@ from fdw import errors
 from fdw.options import Endpoint, Server
 from fdw.protocols.base import Client, ClientFactory
 
-# The scheme of an endpoint -> module and class.
-PROTOCOLS: dict[str, tuple[str, str]] = {
-    "grpc": ("fdw.protocols.triton_grpc", "TritonGrpc"),
-    "grpcs": ("fdw.protocols.triton_grpc", "TritonGrpc"),
-    "http": ("fdw.protocols.triton_http", "TritonHttp"),
-    "https": ("fdw.protocols.triton_http", "TritonHttp"),
+# Protocol and scheme of an endpoint, without the s of TLS -> module and class.
+PROTOCOLS: dict[tuple[str, str], tuple[str, str]] = {
+    ("triton", "grpc"): ("fdw.protocols.triton_grpc", "TritonGrpc"),
+    ("triton", "http"): ("fdw.protocols.triton_http", "TritonHttp"),
+    ("grpc", "grpc"): ("fdw.protocols.generic_grpc", "GenericGrpc"),
 }
 
 
@@ -37,4 +36,5 @@ def load_all() -> None:
 
 def make_client(server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> Client:
     """Make a client of an endpoint; nothing is sent. Raises MissingPackage (58P01)."""
-    return _load(*PROTOCOLS[endpoint.scheme])(server, endpoint, notify)
+    protocol = server.options.protocol, endpoint.scheme.rstrip("s")
+    return _load(*PROTOCOLS[protocol])(server, endpoint, notify)

@@ -57,12 +57,25 @@ class Finished(Generic[T]):
         """Do nothing."""
 
 
+class RequestFailed(Exception):
+    """A request that a call consists of did not end well; ``failure`` says how, in our own terms."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+
+
 @dataclass(frozen=True)
 class Metadata:
-    """A model's tensors as the server lists them, without what only the configuration tells."""
+    """A model's tensors as the server lists them, without what only the configuration tells.
+
+    ``max_batch_size`` and ``idempotent`` are for protocols that know them without a configuration.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    max_batch_size: int = 0
+    idempotent: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,12 +127,16 @@ _FRAME_BYTES = 64
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One inference: ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors."""
+    """One inference of so many rows.
+
+    ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors.
+    """
 
     model: str
     version: str
     inputs: Sequence[InputData]
     outputs: Sequence[str]
+    rows: int = 1
 
     @property
     def size(self) -> int:

@@ -29,6 +29,7 @@ from fdw import tls
 from fdw.codec import Buffer
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server
+from fdw.protocols.base import RequestFailed
 
 T = TypeVar("T")
 
@@ -39,14 +40,6 @@ IDLE_THREAD_S = 30.0
 MAX_IDLE = 16
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class RequestFailed(Exception):
-    """A request did not end well; ``failure`` says how, in our own terms."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.text)
-        self.failure = failure
 
 
 class _Expired(Exception):

@@ -28,10 +28,11 @@ from fdw.protocols.base import (
     InferRequest,
     InputData,
     Metadata,
+    RequestFailed,
     Statistics,
     says_not_ready,
 )
-from fdw.protocols.http_transport import Exchange, HttpClient, HttpRequest, HttpResponse, RequestFailed
+from fdw.protocols.http_transport import Exchange, HttpClient, HttpRequest, HttpResponse
 from fdw.signature import TensorSpec
 
 T = TypeVar("T")

@@ -932,8 +932,8 @@ OPTIONS = [
         server_with("url 'grpc://h', zzz 'x'"),
         unknown(
             "zzz",
-            "Valid options in this context are: url, sslrootcert, tls_server_name, connect_timeout_ms, keepalive_ms, "
-            "compression, max_message_bytes, "
+            "Valid options in this context are: url, protocol, descriptor_set, sslrootcert, tls_server_name, "
+            "connect_timeout_ms, keepalive_ms, compression, max_message_bytes, "
             "default_batch_size, default_max_in_flight, default_timeout_ms, default_max_attempts, "
             "default_retry_budget.",
         ),
@@ -967,6 +967,52 @@ OPTIONS = [
     (
         server_with("url 'http://h:8000/v2'"),
         Report("22023", 'option "url" must end after the port', None, URL_HINT),
+    ),
+    (
+        server_with("url 'http://h', protocol 'grpc'"),
+        Report(
+            "22023", 'protocol "grpc" needs a url of scheme grpc or grpcs', None, 'Correct option "url" or "protocol".'
+        ),
+    ),
+    (
+        server_with("url 'grpc://h', protocol 'rest'"),
+        Report("22023", 'invalid value for option "protocol": rest', None, "Valid values are: triton, grpc."),
+    ),
+    (
+        server_with("url 'grpc://h', descriptor_set '/f'"),
+        Report(
+            "22023",
+            'option "descriptor_set" is for servers of protocol "grpc"',
+            None,
+            'Set option "protocol" to "grpc".',
+        ),
+    ),
+    (
+        server_with("url 'grpc://h', protocol 'grpc', descriptor_set 'f'"),
+        Report(
+            "22023",
+            'option "descriptor_set" must be an absolute path',
+            None,
+            "The file is read on the database server.",
+        ),
+    ),
+    (
+        table_with("method 'score'"),
+        Report(
+            "22023",
+            'invalid value for option "method": score',
+            None,
+            "Write package.Service/Method, as the .proto file does.",
+        ),
+    ),
+    (
+        table_with("method 'p.S/Score', version '1'"),
+        Report(
+            "22023",
+            'options "method" and "model" or "version" cannot be set on the same foreign table',
+            None,
+            'Set option "method" for a server of protocol "grpc", the others for any other.',
+        ),
     ),
     (
         server_with("url 'grpc://a:1,grpcs://b:1'"),
