@@ -259,6 +259,22 @@ extract_gate(List **quals)
 }
 
 /*
+ * Replace placeholders that this node computes by what they are: neither what
+ * is needed before the answer nor one another can read them.
+ */
+static Node *
+inline_placeholders(Node *node, List *placeholders)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, PlaceHolderVar) &&
+		has_placeholder(placeholders, (PlaceHolderVar *) node))
+		return inline_placeholders((Node *) ((PlaceHolderVar *) node)->phexpr,
+								   placeholders);
+	return expression_tree_mutator(node, inline_placeholders, placeholders);
+}
+
+/*
  * Make the plan node.  "outer" gives the outer rows; the expressions are the
  * planner's, before setrefs.
  */
@@ -273,6 +289,7 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 	List	   *after = list_copy(parts->after);
 	List	   *filter = list_copy(parts->filter);
 	List	   *gate;
+	List	   *early;
 	List	   *header;
 
 	build_scan_tlist(&builder, outer);
@@ -286,8 +303,12 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 		after = NIL;
 	}
 
-	scan->custom_exprs = list_make5(parts->values, before, after,
-									builder.computations, gate);
+	early = (List *)
+		inline_placeholders((Node *) list_make3(parts->values, before,
+												builder.computations),
+							builder.placeholders);
+	scan->custom_exprs = list_make5(linitial(early), lsecond(early), after,
+									lthird(early), gate);
 	scan->custom_exprs = (List *)
 		model_use_scan_tuple((Node *) scan->custom_exprs, relids,
 							 builder.tlist);

@@ -583,6 +583,12 @@ def pairs() -> list[Shape]:
             f"JOIN chain c ON c.s = p.s + t.k {AT}) q ON q.t > 1",
             node=True,
         ),
+        Shape(
+            "lateral placeholders as inputs",
+            "SELECT t.id, q.* FROM t LEFT JOIN LATERAL (SELECT r.e, c.t FROM LATERAL (SELECT a, b, coalesce(s, t.k) AS e, "
+            "1 AS one FROM affine) r JOIN chain c ON c.s = r.e + r.one WHERE r.a = t.x AND r.b = t.y) q ON q.e > 1",
+            node=True,
+        ),
         Shape("rescan", f"SELECT u.id, (SELECT sum(c.t) FROM t LEFT JOIN {PAIR} {ON} WHERE t.k = u.k) FROM u"),
         Shape(
             "rescan by an input",
