@@ -295,7 +295,7 @@ def test_a_message_that_cannot_be_parsed() -> None:
 
     with ExampleServer(Appraise=lambda request, _: Garbage()) as server, pytest.raises(errors.ModelFdwError) as caught:
         ask(server, NAMES, {"name": "text"})
-    assert caught.value.sqlstate == "HV000"
+    assert caught.value.sqlstate == "HV00M"
 
 
 def refuse(request: Any, context: Any) -> Any:
