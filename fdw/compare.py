@@ -7,11 +7,12 @@ nothing any more is dropped, so that no table is without columns in between.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Sequence
 
 from fdw import errors, signature
-from fdw.connections import connect, forget_model, load_model, table_effort
+from fdw.connections import connect, load_model, table_effort
 from fdw.definitions import (
     SYSTEM_COLUMNS,
     ColumnDefinition,
@@ -60,10 +61,9 @@ class Comparison:
 
 def check(table: Table) -> Steps[Comparison]:
     """Ask the server for the model anew, and compare; a server that does not tell is a problem like others."""
-    connection = connect(table.server)
-    forget_model(connection, table.options)
+    connection, effort = connect(table.server), table_effort(table.options)
     try:
-        model = yield from load_model(connection, table.options, table_effort(table.options))
+        model = yield from load_model(connection, table.options, effort, time.monotonic())
     except errors.Cancelled:
         raise
     except errors.ModelFdwError as error:
@@ -91,6 +91,10 @@ def _enumerate(names: Sequence[object]) -> str:
     if len(names) <= NAMED:
         return ", ".join(map(str, names))
     return f"{', '.join(map(str, names[:NAMED]))} and {len(names) - NAMED} more"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _columns(columns: Sequence[Column]) -> str:
@@ -133,6 +137,7 @@ class _Comparer:
         self.names = ColumnNames(table.name, [], Names(set(taken)))
         self.claimed: set[str] = set()  # inputs whose columns are cured
         self.slots: list[Slot] = []
+        self.declared: list[tuple[Problem, list[str]]] = []  # with actions instead of cures
         self.changed: list[Problem] = []
         self.missing: list[Problem] = []
         self.surplus: list[Problem] = []
@@ -148,7 +153,25 @@ class _Comparer:
         if not any(role == OUTPUT for role, _ in groups):
             self._add_outputs()
         self._compare_batch_size()
-        return Comparison(self.changed + self.missing + self.surplus, self.slots)
+        return Comparison(self._declarations() + self.changed + self.missing + self.surplus, self.slots)
+
+    def _declarations(self) -> list[Problem]:
+        """Give the problems with dtypes and shapes a cure each; one for all where the batch dimension has changed.
+
+        A shape is read with or without a batch dimension depending on those of the other tensors.
+        """
+        shapes = [column.options.shape for column in self.table.columns if column.options.shape is not None]
+        was_batched = all(shape[:1] == (-1,) for shape in shapes)
+        if len(self.declared) < 2 or was_batched == self.model.batched:
+            return [problem._replace(cure=self._alter(actions)) for problem, actions in self.declared]
+        first = self.declared[0][0]
+        return [
+            first._replace(
+                problem=f'model "{self.model.name}" {"now has a" if self.model.batched else "has no"} batch dimension',
+                detail=_capital("; ".join(problem.problem for problem, _ in self.declared)) + ".",
+                cure=self._alter([action for _, actions in self.declared for action in actions]),
+            )
+        ]
 
     def _alter(self, actions: Sequence[str]) -> str:
         return f"ALTER FOREIGN TABLE {signature.qualified_name(self.table)} {', '.join(actions)}"
@@ -216,15 +239,9 @@ class _Comparer:
             actions = _add(define_columns(self.model, group.role, group.spec, self.names, ImportOptions())) + actions
         declared = self._declared(group, concerned[0])
         says = f"{'declares' if len(concerned) == 1 else 'declare'} {declared}" if declared else "would be outside"
-        self.changed.append(
-            Problem(
-                ERROR,
-                concerned[0].name,
-                f"{self._tensor(group)} has dtype {group.spec.dtype} and shape {shape_text(group.spec.shape)}",
-                f"{_columns(concerned)} {says}.",
-                self._alter(actions),
-            )
-        )
+        problem = f"{self._tensor(group)} has dtype {group.spec.dtype} and shape {shape_text(group.spec.shape)}"
+        detail = f"{_columns(concerned)} {says}."
+        self.declared.append((Problem(ERROR, concerned[0].name, problem, detail, None), actions))
         return kept
 
     def _is_outside(self, group: _Group, column: Column) -> bool:

@@ -19,8 +19,19 @@ from fdw.tickets import Steps, gather, notifier
 
 T = TypeVar("T")
 
+# How long a backend believes what it learned of a model, in seconds. A change that no answer shows is noticed by then.
+MODEL_AGE_S = 60.0
+
 # Connections that a backend keeps at most; the one that was used least recently goes first.
 MAX_CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model, and when (``time.monotonic()``) it was asked for."""
+
+    model: Model
+    asked_s: float
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Connection:
 
     server: Server
     replicas: tuple[Replica, ...]
-    models: dict[tuple[str, str], Model] = field(default_factory=dict)
+    models: dict[tuple[str, str], KnownModel] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
@@ -173,20 +184,33 @@ def server_effort(options: ServerOptions) -> Effort:
     return Effort(options.default_max_attempts, options.default_retry_budget)
 
 
-def load_model(connection: Connection, options: TableOptions, effort: Effort) -> Steps[Model]:
-    """Ask the server for a model's metadata and configuration, once per connection, model and version."""
+def load_model(
+    connection: Connection, options: TableOptions, effort: Effort, since_s: float | None = None
+) -> Steps[Model]:
+    """Return a model as the server describes it, asked at ``since_s`` or later; by default, MODEL_AGE_S ago or later.
+
+    What is known already is taken, else the server is asked for metadata and configuration.
+    """
+    now_s = time.monotonic()
     key = (options.model, options.version)
-    if key not in connection.models:
+    known = connection.models.get(key)
+    if known is None or known.asked_s < (now_s - MODEL_AGE_S if since_s is None else since_s):
         request = errors.Request(
             connection.endpoint, connection.server.name, options.model, options.version, options.timeout_ms
         )
-        connection.models[key] = yield from ask_model(connection, request, effort)
-    return connection.models[key]
+        known = KnownModel((yield from ask_model(connection, request, effort)), now_s)
+        connection.models[key] = known
+    return known.model
 
 
-def knows_model(connection: Connection, options: TableOptions) -> bool:
-    """Tell whether load_model() will ask nobody."""
-    return (options.model, options.version) in connection.models
+def with_model(connection: Connection, options: TableOptions, effort: Effort, build: Callable[[Model], T]) -> Steps[T]:
+    """Build something from a model; where what is known of the model does not do, ask the server anew and try again."""
+    began_s = time.monotonic()
+    model = yield from load_model(connection, options, effort)
+    try:
+        return build(model)
+    except errors.ModelFdwError:
+        return build((yield from load_model(connection, options, effort, began_s)))
 
 
 def ask_model(connection: Connection, request: errors.Request, effort: Effort) -> Steps[Model]:

@@ -179,9 +179,10 @@ def open(
     exists only if the server answered. ``kinds``: what describe() said of these columns, in the same order; it is an
     error if the live model gives them others.
 
-    Metadata and configuration are asked for once per backend, connection, model and version, and dropped after any
-    error of that model. Raises UnknownModel (HV00R), ModelNotReady (55000), WrongTensor (HV005), WrongDtype (HV004),
-    UnboundInput (HV00L), Unsupported (0A000: decoupled, sequence) and the transport's errors.
+    Metadata and configuration are asked for once a minute per backend, connection, model and version, anew where they
+    do not fit the table, and dropped after any error of that model. Raises UnknownModel (HV00R), ModelNotReady (55000),
+    WrongTensor (HV005), WrongDtype (HV004), UnboundInput (HV00L), Unsupported (0A000: decoupled, sequence) and the
+    transport's errors.
     """
     parsed = options.read_table(table)
     engine = load_engine()

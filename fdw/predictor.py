@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Callable, Sequence, TypeVar
+from typing import Sequence
 
 import numpy as np
 
 from fdw import codec, errors, signature
+from fdw.compare import ERROR, compare
 from fdw.connections import (
     Connection,
     ask_statistics,
     attempt,
     connect,
     forget_model,
-    knows_model,
     load_model,
     table_effort,
+    with_model,
 )
 from fdw.options import MAX_BATCH_SIZE, Table
 from fdw.protocols.base import InferRequest, InputData
 from fdw.replicas import Effort
-from fdw.signature import Model
 from fdw.tickets import Steps, Ticket, gather
-
-T = TypeVar("T")
 
 Columns = Sequence[codec.OutputColumn]
 
@@ -83,8 +81,9 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
     """Tie the columns to tensors; the server is asked only if the columns' options do not say everything."""
     if signature.is_self_described(table):
         return signature.describe(table, None)
-    connection, effort = connect(table.server), table_effort(table.options)
-    return (yield from _with_model(connection, table, effort, lambda model: signature.describe(table, model)))
+    connection = connect(table.server)
+    effort = table_effort(table.options)
+    return (yield from with_model(connection, table.options, effort, lambda model: signature.describe(table, model)))
 
 
 def open_session(
@@ -92,24 +91,10 @@ def open_session(
 ) -> Steps[Session]:
     """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
     connection, effort = connect(table.server), table_effort(table.options)
-    plan = yield from _with_model(
-        connection, table, effort, lambda model: signature.plan(table, model, bound, wanted, kinds)
+    plan = yield from with_model(
+        connection, table.options, effort, lambda model: signature.plan(table, model, bound, wanted, kinds)
     )
     return Session(table, connection, plan, effort, Limits(table.server.options.max_message_bytes))
-
-
-def _with_model(connection: Connection, table: Table, effort: Effort, use: Callable[[Model], T]) -> Steps[T]:
-    """Compare the table with its model; where they disagree, what is known of it may be out of date, so ask anew."""
-    if knows_model(connection, table.options):
-        try:
-            return use((yield from load_model(connection, table.options, effort)))
-        except errors.ModelFdwError:
-            forget_model(connection, table.options)
-    try:
-        return use((yield from load_model(connection, table.options, effort)))
-    except errors.ModelFdwError:
-        forget_model(connection, table.options)
-        raise
 
 
 def submit(session: Session, rows: int, columns: Sequence[codec.InputColumn]) -> Ticket[Columns]:
@@ -159,10 +144,35 @@ def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]
         answers = yield from gather(
             (_answer(session, tensors, selection) for selection in selections), session.table.options.max_in_flight
         )
+    except (errors.ModelFailed, errors.MalformedReply) as error:
+        raise (yield from _find_change(session, error.message)) or error from None
     except errors.ModelFdwError:
         forget_model(session.connection, session.table.options)
         raise
-    return _join(session.plan, rows, [part for parts in answers for part in parts], groups is not None)
+    parts = [part for several in answers for part in several]
+    refused = next((part for part in parts if part.columns is None), None)
+    changed = (yield from _find_change(session, refused.said)) if refused else None
+    if changed:
+        raise changed
+    return _join(session.plan, rows, parts, groups is not None)
+
+
+def _find_change(session: Session, said: str) -> Steps[errors.ModelFdwError | None]:
+    """Return an error if the model has changed since it was asked for; ``said``: what makes one suspect that."""
+    table, connection = session.table, session.connection
+    forget_model(connection, table.options)
+    try:
+        model = yield from load_model(connection, table.options, table_effort(table.options))
+    except errors.ModelFdwError:
+        return None
+    if model == session.plan.model:
+        return None
+    cures = any(problem.severity == ERROR for problem in compare(table, model).problems)
+    return errors.WrongDtype(
+        f'model "{model.name}" on model server "{connection.endpoint}" has changed',
+        f"{signature.difference(session.plan.model, model)} A request for what it was failed: {said}.",
+        signature.check_hint(table) if cures else "Run the statement again.",
+    )
 
 
 def _join(plan: signature.Plan, rows: int, parts: Sequence[Part], scattered: bool) -> Columns:

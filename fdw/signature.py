@@ -229,7 +229,9 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
         batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns if not column.options.error)
         return tuple(_believe(column, batched) for column in table.columns)
     check_supported(model)
-    return tuple(tie(table, column, model) for column in table.columns)
+    slots = tuple(tie(table, column, model) for column in table.columns)
+    _check_order(table, slots, model)
+    return slots
 
 
 def _error_slot(column: Column) -> Slot:
@@ -387,6 +389,38 @@ def misplaced_elements(columns: Sequence[Column], model: Model, spec: TensorSpec
         for column in columns
         if column.options.index is not None and elements.get(column.name, column.options.index) != column.options.index
     ]
+
+
+def _check_order(table: Table, slots: Sequence[Slot], model: Model) -> None:
+    """Compare the names of a vector's elements with the model: it may have put them into another order."""
+    for role, name in ROLE_NAMES.items():
+        for spec in model.tensors(role):
+            if element_names(model, spec) is None:
+                continue
+            columns = [slot.column for slot in slots if (slot.role, slot.tensor) == (role, spec.name)]
+            for column, element in misplaced_elements(columns, model, spec):
+                raise WrongDtype(
+                    f'{_column_name(table, column)} does not match model "{model.name}"',
+                    f'The column is element {column.options.index} of {name} tensor "{spec.name}"; '
+                    f"the model gives its name to element {element}.",
+                    check_hint(table),
+                )
+
+
+def difference(before: Model, after: Model) -> str:
+    """Say, in a sentence, how a model differs from what it was: by the first of its tensors that does, if any."""
+    for role, name in ROLE_NAMES.items():
+        for spec in (*before.tensors(role), *after.tensors(role)):
+            old, new = _find(before.tensors(role), spec.name), _find(after.tensors(role), spec.name)
+            if old != new:
+                return f'Its {name} tensor "{spec.name}" {_declaration(old, "was")}, and {_declaration(new, "is")} now.'
+    return "Its configuration is another one."
+
+
+def _declaration(spec: TensorSpec | None, verb: str) -> str:
+    if spec is None:
+        return f"{verb} not there"
+    return f"{verb} {'optional ' if spec.optional else ''}{spec.dtype}{shape_text(spec.shape)}"
 
 
 def is_scalar(row_shape: Sequence[int]) -> bool:

@@ -39,6 +39,7 @@ def test_a_table_that_shows_its_model() -> None:
     assert problems([X_COLUMN, Y_COLUMN], model((X,), (Y,))) == []
     assert problems([("x", "float8", {}), ("y", "float8", {})], model((X,), (Y,))) == []
     assert problems([X_COLUMN, Y_COLUMN, ("problem", "text", {"error": "true"})], model((X,), (Y,))) == []
+    assert problems([X_COLUMN, Y_COLUMN, ("trouble", "text", {"error": "true"})], model((X,), (Y,))) == []
     # outputs and optional inputs may be left out
     left_out = (X, TensorSpec("z", "FP64", (-1, 1), optional=True))
     assert problems([X_COLUMN, Y_COLUMN], model(left_out, (TensorSpec("a", "BOOL", (-1, 1)), Y))) == []
@@ -188,3 +189,22 @@ def test_models_that_are_no_tables() -> None:
     [found] = problems([X_COLUMN], model((X,), (Y,), decoupled=True))
     assert (found.severity, found.cure) == ("error", None)
     assert found.problem == 'model "m" is decoupled, which is not supported'
+
+
+def test_a_batch_dimension_that_goes() -> None:
+    """A shape is read by the others beside it, so that one statement corrects all."""
+    [found] = problems(
+        [X_COLUMN, Y_COLUMN],
+        model((TensorSpec("x", "FP64", (1,)),), (TensorSpec("y", "INT64", (1,)),), batched=False),
+    )
+    assert found == (
+        "error",
+        "x",
+        'model "m" has no batch dimension',
+        'Input tensor "x" of model "m" has dtype FP64 and shape [1]; '
+        'output tensor "y" of model "m" has dtype INT64 and shape [1].',
+        'ALTER FOREIGN TABLE "public"."t" ALTER COLUMN "x" TYPE double precision, '
+        "ALTER COLUMN \"x\" OPTIONS (SET dtype 'FP64', SET shape '[1]'), "
+        'ALTER COLUMN "y" TYPE bigint, '
+        "ALTER COLUMN \"y\" OPTIONS (SET dtype 'INT64', SET shape '[1]')",
+    )

@@ -395,9 +395,17 @@ def test_a_model_is_asked_for_anew_after_its_error() -> None:
         server.behaviour = Behaviour(status=grpc.StatusCode.INVALID_ARGUMENT)
         with pytest.raises(errors.ModelFailed):
             score(fake_table(server.url), [1.0])
-        assert server.calls["ModelMetadata"] == 1
-        server.behaviour = Behaviour()
+        assert server.calls["ModelMetadata"] == 2, "once more, to see whether it has changed"
         server.models["fake"] = replace(FAKE, inputs=(("z", "FP64", (-1, 1)),))
+        with fails(
+            "HV004",
+            f'model "fake" on model server "127.0.0.1:{server.port}" has changed',
+            'Its input tensor "x" was FP64[-1,1], and is not there now. A request for what it was failed: '
+            f'model "fake" failed on model server "127.0.0.1:{server.port}": scripted failure.',
+            "\"SELECT * FROM model_fdw_check('public.t')\" shows what differs, and the statements that cure it.",
+        ):
+            score(fake_table(server.url), [1.0])
+        server.behaviour = Behaviour()
         with fails(
             "HV005",
             'model "fake" has no input tensor "x"',
@@ -405,6 +413,66 @@ def test_a_model_is_asked_for_anew_after_its_error() -> None:
             'The model\'s input tensors are: "z".',
         ):
             score(fake_table(server.url), [1.0])
+
+
+def test_a_change_that_the_table_survives() -> None:
+    with FakeServer() as server:
+        score(fake_table(server.url), [1.0])
+        server.models["fake"] = replace(FAKE, outputs=(("y", "FP32", (-1, 1)), *FAKE.outputs[1:]))
+        with pytest.raises(errors.WrongDtype) as caught:
+            score(fake_table(server.url), [1.0])
+        assert caught.value.message.endswith("has changed")
+        assert caught.value.hint == "Run the statement again."
+        assert score(fake_table(server.url), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_what_is_known_of_a_model_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it may be out of date: the statement itself asks anew."""
+    with FakeServer() as server:
+        score(fake_table(server.url), [1.0])
+        server.models["fake"] = replace(FAKE, inputs=(("x", "INT64", (-1, 1)),))
+        described = {"dtype": "INT64", "shape": "[-1,1]"}
+        new = table(
+            ("x", "bigint", {"input": "x", **described}), ("y", "float8", {"output": "y"}), url=server.url, model="fake"
+        )
+        assert finish(host.describe(new))[0][0] == (1, "i", "q", False)
+        host.close(finish(host.open(new, [1], [2])))
+        assert server.calls["ModelMetadata"] == 2
+        # where it does fit, it is believed for a minute
+        monkeypatch.setattr("fdw.connections.MODEL_AGE_S", 0.05)
+        time.sleep(0.1)
+        host.close(finish(host.open(new, [1], [2])))
+        assert server.calls["ModelMetadata"] == 3
+        # and what was just asked for is not asked for again
+        wrong = table(("x", "bigint", {"input": "z"}), url=server.url, model="fake")
+        time.sleep(0.1)
+        with pytest.raises(errors.WrongTensor):
+            finish(host.describe(wrong))
+        assert server.calls["ModelMetadata"] == 4
+
+
+def test_elements_that_change_places() -> None:
+    vector = replace(FAKE, inputs=(("v", "FP64", (-1, 2)),), parameters={"columns.v": "a,b"})
+    elements = {name: {"input": "v", "index": str(number)} for number, name in enumerate("ab", start=1)}
+    described = table(
+        *((name, "float8", said) for name, said in elements.items()),
+        ("y", "float8", {"output": "y"}),
+        url="",
+        model="fake",
+    )
+    with FakeServer(models={"fake": vector}) as server:
+        described["server"]["options"]["url"] = server.url
+        host.close(finish(host.open(described, [1, 2], [3])))
+    swapped = replace(vector, parameters={"columns.v": "b,a"})
+    with FakeServer(models={"fake": swapped}) as server:
+        described["server"]["options"]["url"] = server.url
+        with fails(
+            "HV004",
+            'column "a" of foreign table "t" does not match model "fake"',
+            'The column is element 1 of input tensor "v"; the model gives its name to element 2.',
+            "\"SELECT * FROM model_fdw_check('public.t')\" shows what differs, and the statements that cure it.",
+        ):
+            finish(host.open(described, [1, 2], [3]))
 
 
 def test_a_server_that_comes_back_is_found_at_once() -> None:
