@@ -22,6 +22,7 @@ import psycopg
 from tritonclient.grpc import InferenceServerClient
 
 from bench.measure import Meter, Rate, Route, Run, serial_limit
+from bench.payloads import compare_payloads
 from bench.report import Report, machine, rate, share, spread, times
 from bench.sweeps import sweep_batch_size, sweep_features, sweep_in_flight, watch_memory
 from bench.udf import find_plpython, udf
@@ -40,6 +41,7 @@ from dev.places import CHECKOUT
 from dev.screen import Failure, say, step
 
 SAMPLE = 5_000
+PAYLOAD_ROWS = 100_000
 LARGE_BATCH = 16384
 QUICK_ROWS, QUICK_RUNS = 100_000, 1
 
@@ -215,6 +217,9 @@ def measure(options: Options) -> Iterator[Report]:
             table = create_table(bench.session, "readings", FEATURES, options.rows)
             bench.verify_rows(table, table.rows)
         yield compare(bench, meter, table, options)
+        with step("arrays and texts"):
+            payloads = compare_payloads(bench, meter, min(options.rows, PAYLOAD_ROWS))
+        yield payloads
         if options.sweeps:
             yield sweep_batch_size(bench, meter, table)
             yield sweep_in_flight(bench, meter, table)

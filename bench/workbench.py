@@ -25,6 +25,7 @@ from dev.servers import HOST, Postgres, Triton
 FEATURES = 10
 BATCH_SIZE, IN_FLIGHT = 4096, 4
 WIDTHS = (1, 10, 30, 100)
+PAYLOAD_MODELS = CHECKOUT / "bench" / "payload_models"
 # Values in a table of other features than ten: so that all of them take about as long.
 VALUES = 10_000_000
 SEED = 0.42
@@ -257,7 +258,7 @@ def set_up() -> Iterator[Workbench]:
         with step("starting PostgreSQL"):
             postgres = started.enter_context(Postgres(name="bench-postgres"))
         with step("starting Triton"):
-            triton = started.enter_context(Triton([repository], name="bench-triton"))
+            triton = started.enter_context(Triton([repository, PAYLOAD_MODELS], name="bench-triton"))
         session = started.enter_context(psycopg.connect(postgres.conninfo(), autocommit=True))
         session.execute("CREATE EXTENSION model_fdw")
         session.execute("CREATE TABLE scored (id integer NOT NULL, total real NOT NULL)")
