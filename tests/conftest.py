@@ -45,6 +45,7 @@ CRASHES = re.compile(rf"{MULTICORN_CRASHES.pattern}|XX000")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
+    parser.addoption("--replica-rows", type=int, default=500_000, help="rows that test_replicas.py joins")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,6 +14,8 @@ from fake_server import FAKE, Arrays, FakeModel, FakeServer
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.hosts("native", reason="the engine behind both is the same")
+
 MESSAGE = "x must not be negative"
 ROWS = 1000
 QUERIES = {

@@ -20,6 +20,8 @@ from fake_server import Behaviour, FakeServer
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.hosts("native", reason="Multicorn has one SQLSTATE; the engine behind both is the same")
+
 TIMEOUT_MS = 400
 CONNECT_TIMEOUT_MS = 300
 # Deadlines, and what a machine with other work to do adds to them.

@@ -17,6 +17,8 @@ from psycopg import errors
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.hosts("native", reason="options that name files are refused under Multicorn")
+
 TOKEN = "sesame-0123456789"
 STALE = "stale-0123456789"
 SECRETS = (TOKEN, STALE, "hidden-header-value")
