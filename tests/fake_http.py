@@ -8,11 +8,13 @@ Its models are those of fake_server. It takes raw contents ("binary_tensor_data"
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         fake: FakeHttp = self.server.fake
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        decompress = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(self.headers.get("Content-Encoding", ""))
+        body = decompress(body) if decompress else body
         with fake.lock:
             fake.calls[self.path] += 1
             number = fake.calls[self.path]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import http.client
 import io
 import select
@@ -21,6 +22,7 @@ import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Deque, Generic, Mapping, Sequence, TypeVar
@@ -38,6 +40,10 @@ MAX_THREADS = 64
 IDLE_THREAD_S = 30.0
 # Idle connections that a client keeps; more requests than this in flight make new ones.
 MAX_IDLE = 16
+
+# HTTP's "deflate" is zlib's format.
+_COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+LEAST_COMPRESSED_BYTES = 1024
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -404,11 +410,15 @@ class Exchange:
 
     def _begin(self, connection: http.client.HTTPConnection, request: HttpRequest) -> None:
         """Hand a request to the connection; not all of it need be sent already."""
-        size = sum(map(len, request.body))
         headers = {**self._client.headers, **request.headers}
+        body = request.body
+        compression = self._client.compression
+        if compression in _COMPRESSORS and sum(map(len, body)) >= LEAST_COMPRESSED_BYTES:
+            headers["Content-Encoding"] = compression
+            body = [_COMPRESSORS[compression](b"".join(body))]
         if request.method != "GET":
-            headers["Content-Length"] = str(size)
-        connection.request(request.method, request.path, iter(request.body) if size else None, headers)
+            headers["Content-Length"] = str(sum(map(len, body)))
+        connection.request(request.method, request.path, iter(body) if body else None, headers)
         wire: Any = connection.sock
         with contextlib.suppress(*_NOT_YET):
             wire.push()
@@ -539,6 +549,7 @@ class HttpClient:
         # A client is dropped when the server's options change; its idle connections go with it.
         weakref.finalize(self, _close_all, self._idle).atexit = False
         self._lock = threading.Lock()
+        self.compression = options.compression
         self.max_message_bytes = options.max_message_bytes
         self.epoch = 0
         token = {"Authorization": f"Bearer {user.token}"} if user.token else {}

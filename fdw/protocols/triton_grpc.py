@@ -123,8 +123,14 @@ def _parse_statistics(response: Any) -> Statistics:
 
 
 def _parse_index(response: Any) -> tuple[IndexEntry, ...]:
+    # MLServer writes its enum's name before the state: State.READY.
     return tuple(
-        IndexEntry(entry.name, entry.version, entry.state == "READY", entry.reason.strip().partition("\n")[0])
+        IndexEntry(
+            entry.name,
+            entry.version,
+            entry.state.rpartition(".")[2] == "READY",
+            entry.reason.strip().partition("\n")[0],
+        )
         for entry in response.models
     )
 

@@ -140,6 +140,18 @@ def test_habits_of_servers(script: Script, binary: bool) -> None:
             assert score(fake_table(server.url, timeout_ms="60000"), [1.0], [2])[0][0].tolist() == [2.0]
 
 
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_compression(compression: str, binary: bool) -> None:
+    columns = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
+    with FakeHttp(binary=binary) as server:
+        description = table(*columns, url=server.url, server={"compression": compression}, model="fake")
+        assert score(description, [1.0] * 4000, [2])[0][0].tolist() == [2.0] * 4000
+        assert server.headers["content-encoding"] == compression
+        assert score(description, [1.0], [2])[0][0].tolist() == [2.0]
+        assert "content-encoding" not in server.headers, "little is not worth it"
+
+
 def test_large_messages() -> None:
     values = [float(number) for number in range(400_000)]
     for binary in (True, False):

@@ -25,3 +25,10 @@ def test_serialised_request(length: int) -> None:
         message.outputs.add(name=name)
     serialised = triton_grpc._serialize(InferRequest("m", "3", inputs, ["y", "z"]))
     assert service_pb2.ModelInferRequest.FromString(serialised) == message
+
+
+def test_states_of_models_as_servers_write_them() -> None:
+    response = service_pb2.RepositoryIndexResponse()
+    for state in ("READY", "State.READY", "UNAVAILABLE", "State.LOADING", ""):
+        response.models.add(name="m", state=state)
+    assert [entry.ready for entry in triton_grpc._parse_index(response)] == [True, True, False, False, False]
