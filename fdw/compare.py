@@ -61,7 +61,8 @@ class Comparison:
 
 def check(table: Table) -> Steps[Comparison]:
     """Ask the server for the model anew, and compare; a server that does not tell is a problem like others."""
-    connection, effort = connect(table.server), table_effort(table.options)
+    connection = yield from connect(table.server)
+    effort = table_effort(table.options)
     try:
         model = yield from load_model(connection, table.options, effort, time.monotonic())
     except errors.Cancelled:

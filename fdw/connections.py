@@ -11,7 +11,7 @@ from typing import Callable, TypeVar
 
 from fdw import errors, tls
 from fdw.options import Server, ServerOptions, TableOptions, UserOptions
-from fdw.protocols import make_client
+from fdw.protocols import load, make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
 from fdw.replicas import Backoff, Effort, Replica, choose, is_elsewhere, is_overload
 from fdw.signature import Model, is_batched
@@ -51,12 +51,13 @@ class Connection:
 _connections: dict[tuple[int, str, ServerOptions, UserOptions], Connection] = {}
 
 
-def connect(server: Server) -> Connection:
+def connect(server: Server) -> Steps[Connection]:
     """Return the connection for a server as its options and user mapping are now.
 
     A connection that was made from other options of the same server is dropped: its channel closes when the last
     session that uses it goes. Nothing is sent here.
     """
+    yield from load(server)
     key = (server.oid, server.name, server.options, server.user)
     connection = _connections.pop(key, None)
     if connection is None:
@@ -107,6 +108,7 @@ def attempt(
                 yield None
         finally:
             call.cancel()
+            replica.drop(call)
         failure = call.failure()
         if failure is None:
             replica.welcome(model)

@@ -26,6 +26,8 @@ Importing this module, validate() and validate_table() import neither numpy nor 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -36,7 +38,7 @@ from fdw import checks, definitions, errors, options
 from fdw.tickets import Steps, Ticket, notifier
 
 if TYPE_CHECKING:
-    from fdw import codec, compare, importer, predictor, signature
+    from fdw import codec, compare, predictor, signature
 
 T = TypeVar("T")
 
@@ -57,25 +59,42 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Engine:
-    """The modules that need numpy and gRPC."""
+    """The modules that need numpy."""
 
     predictor: ModuleType
     importer: ModuleType
     compare: ModuleType
 
 
+# numpy first, whose import takes the longest; then the engine's own modules.
+_ENGINE = ("numpy", "fdw.predictor", "fdw.importer", "fdw.compare")
+
+
 @cache
 def load_engine() -> Engine:
-    """Import the modules that need numpy and gRPC, which takes some 0.3 s in a fresh backend.
+    """Import the modules that need numpy.
 
     For this package, not for C. Raises MissingPackage (58P01).
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    return Engine(*[_import(name) for name in _ENGINE][1:])
+
+
+def _import(name: str) -> ModuleType:
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     try:
-        return Engine(*(import_module(f"fdw.{name}") for name in ("predictor", "importer", "compare")))
+        return import_module(name)
     except (ImportError, RuntimeError) as error:  # tritonclient turns one into the other
         raise errors.from_import_error(error) from None
+
+
+def _load_engine() -> Steps[Engine]:
+    """Do the same in pieces; between them, whoever polls can find that nobody wants it any more."""
+    for name in _ENGINE:
+        if name not in sys.modules:
+            _import(name)
+            yield time.monotonic()
+    return load_engine()
 
 
 def preload() -> None:
@@ -149,13 +168,12 @@ def describe(table: Mapping[str, Any]) -> Ticket[Description]:
     vector. Where every column says input or output, dtype and shape, no server is asked and the ticket is finished at
     once. Raises as open().
     """
-    parsed = options.read_table(table)
-    engine = load_engine()
-    return Ticket(_describe(engine.predictor.describe(parsed), parsed))
+    return Ticket(_describe(options.read_table(table)))
 
 
-def _describe(steps: Steps[tuple[signature.Slot, ...]], table: options.Table) -> Steps[Description]:
-    slots = yield from steps
+def _describe(table: options.Table) -> Steps[Description]:
+    engine = yield from _load_engine()
+    slots: tuple[signature.Slot, ...] = yield from engine.predictor.describe(table)
     settings = table.options
     return (
         [(slot.attnum, slot.role, slot.kind, slot.optional) for slot in slots],
@@ -250,20 +268,20 @@ def import_schema(
     settings = options.read_import(values)
     parsed = options.read_server(server["oid"], server["name"], server["options"], user_mapping)
     tables = {table["name"]: options.read_table(table) for table in existing}
-    engine = load_engine()
-    restricted = engine.importer.Restriction(restriction, frozenset(names))
-    return Ticket(_import(engine, parsed, remote_schema, restricted, settings, tables))
+    return Ticket(_import_schema(parsed, remote_schema, restriction, names, settings, tables))
 
 
-def _import(
-    engine: Engine,
+def _import_schema(
     server: options.Server,
     remote_schema: str,
-    restriction: importer.Restriction,
+    restriction: str,
+    names: Sequence[str],
     settings: options.ImportOptions,
     existing: Mapping[str, options.Table],
 ) -> Steps[tuple[list[str], list[definitions.Notice]]]:
-    tables, notices = yield from engine.importer.import_tables(server, remote_schema, restriction, settings, existing)
+    engine = yield from _load_engine()
+    restricted = engine.importer.Restriction(restriction, frozenset(names))
+    tables, notices = yield from engine.importer.import_tables(server, remote_schema, restricted, settings, existing)
     return [definitions.create_statement(table, server.name) for table in tables], notices
 
 
@@ -274,11 +292,10 @@ def check(table: Mapping[str, Any]) -> Ticket[tuple[list[compare.Problem], list[
     columns without any of these, as describe() has them: C adds those whose types do not fit. A server that cannot be
     reached, a model that is unknown or not ready are problems, no errors.
     """
-    parsed = options.read_table(table)
-    engine = load_engine()
-    return Ticket(_check(engine.compare.check(parsed)))
+    return Ticket(_check(options.read_table(table)))
 
 
-def _check(steps: Steps[compare.Comparison]) -> Steps[tuple[list[compare.Problem], list[ColumnDescription]]]:
-    found = yield from steps
+def _check(table: options.Table) -> Steps[tuple[list[compare.Problem], list[ColumnDescription]]]:
+    engine = yield from _load_engine()
+    found: compare.Comparison = yield from engine.compare.check(table)
     return found.problems, [(slot.attnum, slot.role, slot.kind, slot.optional) for slot in found.slots]

@@ -73,7 +73,7 @@ def import_tables(
     services = server.options.protocol == "grpc"
     if remote_schema != REMOTE_SCHEMA and not services:
         raise _unknown_schema(server, remote_schema, [REMOTE_SCHEMA])
-    connection = connect(server)
+    connection = yield from connect(server)
     index = yield from ask_index(connection)
     if services:
         index = _methods_of(server, index, remote_schema)

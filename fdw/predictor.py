@@ -81,7 +81,7 @@ def describe(table: Table) -> Steps[tuple[signature.Slot, ...]]:
     """Tie the columns to tensors; the server is asked only if the columns' options do not say everything."""
     if signature.is_self_described(table):
         return signature.describe(table, None)
-    connection = connect(table.server)
+    connection = yield from connect(table.server)
     effort = table_effort(table.options)
     return (yield from with_model(connection, table.options, effort, lambda model: signature.describe(table, model)))
 
@@ -90,7 +90,8 @@ def open_session(
     table: Table, bound: Sequence[int], wanted: Sequence[int], kinds: Sequence[str] = ()
 ) -> Steps[Session]:
     """Check the table against the live model and plan its requests (see fdw.signature.plan)."""
-    connection, effort = connect(table.server), table_effort(table.options)
+    connection = yield from connect(table.server)
+    effort = table_effort(table.options)
     plan = yield from with_model(
         connection, table.options, effort, lambda model: signature.plan(table, model, bound, wanted, kinds)
     )

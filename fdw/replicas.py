@@ -6,6 +6,7 @@ model, is left out for a while and then tried again by one request. A scan's eff
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from dataclasses import dataclass, field
@@ -67,6 +68,11 @@ class Replica:
     def add(self, call: Call[object]) -> None:
         """Take a call that has just been made here."""
         self._calls.append(call)
+
+    def drop(self, call: Call[object]) -> None:
+        """Forget a call that has ended, or that nobody waits for any more."""
+        with contextlib.suppress(ValueError):
+            self._calls.remove(call)
 
     def absent_until(self, model: tuple[str, str]) -> float:
         """Return when the replica may be tried for a model, in time.monotonic()'s seconds."""

@@ -460,13 +460,14 @@ model_python_preload(void)
  * Start Python and the engine in this backend, once.
  *
  * A failed import may be cured while the session lives, so it is tried again
- * at the next use.
+ * at the next use.  So is an interrupted start.
  */
 void
 model_python_start(void)
 {
-	PyObject   *host = NULL;
+	PyObject   *host;
 	int			bound = -1;
+	bool		started;
 
 	if (host_started)
 		return;
@@ -482,15 +483,18 @@ model_python_start(void)
 	let_plpython_start();
 #endif
 	python_enter();
-	if (start_interpreter())
-	{
-		host = import_host();
-		if (host)
-			bound = bind_host(host);
-		Py_XDECREF(host);
-		if (bound < 0)
-			explain_missing_package();
-	}
+	started = start_interpreter();
+	python_leave();
+	if (!started)
+		model_python_raise();
+	CHECK_FOR_INTERRUPTS();
+	python_enter();
+	host = import_host();
+	if (host)
+		bound = bind_host(host);
+	Py_XDECREF(host);
+	if (bound < 0)
+		explain_missing_package();
 	python_leave();
 	if (bound < 0)
 		model_python_raise();

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
+import weakref
 from typing import Any, Iterator
 
 import grpc
@@ -13,7 +15,7 @@ from fake_server import Behaviour, FakeServer
 from helpers import X, Y, doubles, fails, fake_table, finish, score, table
 
 from fdw import errors, host
-from fdw.replicas import Effort
+from fdw.replicas import Effort, Replica
 
 
 @contextlib.contextmanager
@@ -212,3 +214,21 @@ class Pending:
 
     def cancel(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_calls_that_have_ended_are_forgotten(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection outlives its scans: what it kept of a call, it would keep until the session ends."""
+    made: list[weakref.ref[Any]] = []
+    add = Replica.add
+
+    def spy(self: Replica, call: Any) -> None:
+        made.append(weakref.ref(call))
+        add(self, call)
+
+    monkeypatch.setattr(Replica, "add", spy)
+    with replicas(*["ok"] * count) as servers:
+        assert submit_many(fake_table(url_of(servers)), 10) == right(10)
+        gc.collect()
+        assert len(made) >= 10
+        assert not [call for call in made if call() is not None]

@@ -36,6 +36,24 @@ def test_no_thread_is_made_at_import() -> None:
     )
 
 
+def test_a_fresh_backend_can_be_interrupted_between_imports() -> None:
+    """A first use of a model imports in pieces, each of which ends a poll."""
+    python(
+        "import sys\n"
+        "from fdw import host\n"
+        "server = {'oid': 1, 'name': 's', 'options': {'url': 'grpc://127.0.0.1:1'}}\n"
+        "ticket = host.import_schema(server, {}, 'models', 'all', [], {})\n"
+        "pieces = ['numpy', 'asyncio', 'grpc', 'tritonclient.grpc']\n"
+        "seen = []\n"
+        "while len(seen) < len(pieces):\n"
+        "    loaded = [name for name in pieces if name in sys.modules]\n"
+        "    assert loaded == pieces[: len(loaded)] and len(loaded) <= len(seen) + 1, (seen, loaded)\n"
+        "    seen = loaded\n"
+        "    assert host.poll(ticket) != 0\n"
+        "host.cancel(ticket)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("package", "pip"), [("grpc", "grpcio"), ("tritonclient", "tritonclient[grpc]"), ("numpy", "numpy")]
 )
@@ -47,7 +65,10 @@ def test_a_missing_package_is_an_error_and_validation_goes_on(package: str, pip:
         "host.validate('server', {'url': 'grpc://h:1'})\n"
         "server = {'oid': 1, 'name': 's', 'options': {'url': 'grpc://h:1'}}\n"
         "try:\n"
-        "    host.collect(host.import_schema(server, {}, 'models', 'all', [], {}))\n"
+        "    ticket = host.import_schema(server, {}, 'models', 'all', [], {})\n"
+        "    while host.poll(ticket):\n"
+        "        pass\n"
+        "    host.collect(ticket)\n"
         "except errors.MissingPackage as error:\n"
         f"    assert error.message == 'could not import Python package \"{package}\"', error.message\n"
         f"    assert \"pip install '{pip}'\" in error.hint\n"
