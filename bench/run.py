@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -24,7 +25,7 @@ from tritonclient.grpc import InferenceServerClient
 from bench.measure import Meter, Rate, Route, Run, serial_limit
 from bench.payloads import compare_payloads
 from bench.report import Report, machine, rate, share, spread, times
-from bench.sweeps import sweep_batch_size, sweep_features, sweep_in_flight, watch_memory
+from bench.sweeps import sweep_batch_size, sweep_features, sweep_in_flight, watch_first_prediction, watch_memory
 from bench.udf import find_plpython, udf
 from bench.workbench import (
     BATCH_SIZE,
@@ -209,22 +210,31 @@ def write_csv(bench: Workbench, table: Table, csv: Path) -> None:
 # ---- all of it
 
 
-def measure(options: Options) -> Iterator[Report]:
-    """Measure table after table; the last one says under which conditions."""
+def measure(options: Options) -> Iterator[Report | Failure]:
+    """Measure table after table, or say why not; the last one says under which conditions."""
     meter, load_average = Meter(options.runs), os.getloadavg()[0]
     with set_up() as bench:
         with step(f"making {options.rows:,} rows, and comparing each output with SQL"):
             table = create_table(bench.session, "readings", FEATURES, options.rows)
             bench.verify_rows(table, table.rows)
-        yield compare(bench, meter, table, options)
-        with step("arrays and texts"):
-            payloads = compare_payloads(bench, meter, min(options.rows, PAYLOAD_ROWS))
-        yield payloads
+        tables: list[Callable[[], Report]] = [
+            partial(compare, bench, meter, table, options),
+            partial(measure_payloads, bench, meter, min(options.rows, PAYLOAD_ROWS)),
+        ]
         if options.sweeps:
-            yield sweep_batch_size(bench, meter, table)
-            yield sweep_in_flight(bench, meter, table)
-            yield sweep_features(bench, meter, options.rows)
-            yield watch_memory(bench, table, 20 if options.full else 5)
+            tables += [
+                partial(sweep_batch_size, bench, meter, table),
+                partial(sweep_in_flight, bench, meter, table),
+                partial(sweep_features, bench, meter, options.rows),
+                partial(watch_memory, bench, table, 20 if options.full else 5),
+                partial(watch_first_prediction, bench),
+            ]
+        for make in tables:
+            try:
+                yield make()
+            except (Failure, psycopg.Error) as error:
+                # The other tables may be fine.
+                yield Failure(str(error).strip())
         versions = describe_versions(bench)
     yield Report(
         "Conditions",
@@ -236,6 +246,12 @@ def measure(options: Options) -> Iterator[Report]:
     )
 
 
+def measure_payloads(bench: Workbench, meter: Meter, rows: int) -> Report:
+    """Measure rows of arrays and of texts."""
+    with step("arrays and texts"):
+        return compare_payloads(bench, meter, rows)
+
+
 def describe_versions(bench: Workbench) -> str:
     """Name what ran."""
     [[version]] = bench.session.execute("SHOW server_version").fetchall()
@@ -244,23 +260,23 @@ def describe_versions(bench: Workbench) -> str:
 
 
 def main() -> int:
-    """Measure, print what was measured, also if something fails later, and return the exit status."""
+    """Measure, print each table when it is there, and return the exit status."""
     options = parse()
-    reports: list[Report] = []
-    problem = ""
+    problems: list[str] = []
     try:
-        for report in measure(options):
-            reports.append(report)
+        for found in measure(options):
+            if isinstance(found, Failure):
+                problems.append(f"bench: {found}")
+                say(f"\n{problems[-1]}\n")
+            else:
+                say(f"\n{found.markdown() if options.markdown else found.text()}\n")
     except (Failure, psycopg.Error) as error:
-        problem = f"bench: {error}"
+        problems.append(f"bench: {error}")
     except KeyboardInterrupt:
-        problem = "interrupted"
-    for report in reports:
-        say()
-        say(report.markdown() if options.markdown else report.text())
-    if problem:
-        say(f"\n{problem}")
-    return 1 if problem else 0
+        problems.append("interrupted")
+    for problem in problems:
+        say(problem)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

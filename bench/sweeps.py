@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bench.measure import Expected, Meter, Rate, serial_limit
 from bench.report import Report, rate, share, spread
 from bench.workbench import (
     BATCH_SIZE,
+    FEATURES,
     IN_FLIGHT,
     SESSION,
     VALUES,
@@ -20,12 +23,14 @@ from bench.workbench import (
     Setting,
     Table,
     Workbench,
+    create_model_tables,
     create_table,
     expect,
     joined,
     timed,
 )
-from dev.screen import step
+from dev.screen import Failure, step
+from dev.servers import Postgres
 
 BATCH_SIZES = (1, 16, 64, 256, 1024, 4096, 16384)
 IN_FLIGHTS = (1, 2, 4, 8)
@@ -107,6 +112,7 @@ def measure_pair(bench: Workbench, meter: Meter, table: Table, rows: int, settin
 
 # ---- memory
 
+MAX_GROWTH_MB = 64
 STATUS = re.compile(r"^(VmRSS|VmHWM|RssAnon):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -131,12 +137,19 @@ def watch_memory(bench: Workbench, table: Table, millions: int) -> Report:
         session.execute(SESSION)
         # Read the table anew each time instead of keeping its rows.
         session.execute("SET enable_material = off")
-        report.add("connection", *memory(session))
+        report.add("connection", *cells(memory(session)))
+        own_mb = []
         for repeats in (1, millions):
             run = timed(session, joined_repeatedly(table, model, repeats))
             once = expect(bench.session, table, table.rows)
             Expected(repeats * once.rows, repeats * once.total, once.features).check("memory", run)
-            report.add(f"{repeats * table.rows:,} rows", *memory(session))
+            found = memory(session)
+            own_mb.append(found["RssAnon"])
+            report.add(f"{repeats * table.rows:,} rows", *cells(found))
+    grown_mb = own_mb[-1] - own_mb[0]
+    report.remarks.append(f"RssAnon has grown by {grown_mb:.1f} MB; {MAX_GROWTH_MB} MB are allowed.")
+    if grown_mb > MAX_GROWTH_MB:
+        raise Failure(f"the backend has grown by {grown_mb:.1f} MB over {millions} times {table.rows:,} rows")
     return report
 
 
@@ -151,9 +164,72 @@ def joined_repeatedly(table: Table, model: str, repeats: int) -> str:
     )
 
 
-def memory(session: psycopg.Connection) -> Iterator[str]:
-    """Read what the kernel says of the backend's memory."""
+def memory(session: psycopg.Connection) -> dict[str, float]:
+    """Read what the kernel says of the backend's memory, in MB."""
     status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
     sizes = {name: int(size_kb) for name, size_kb in STATUS.findall(status)}
-    for name in ("VmRSS", "VmHWM", "RssAnon"):
-        yield f"{sizes[name] / 1024:.1f}"
+    return {name: sizes[name] / 1024 for name in ("VmRSS", "VmHWM", "RssAnon")}
+
+
+def cells(sizes_mb: dict[str, float]) -> Iterator[str]:
+    """Write the cells of a row."""
+    return (f"{size_mb:.1f}" for size_mb in sizes_mb.values())
+
+
+# ---- the first query of a session
+
+FRESH_SESSIONS = 11
+FRESH_ROWS = 100_000
+WORKERS = 2
+# Planned in parallel, however few the rows are.
+PARALLEL = (
+    f"SET max_parallel_workers_per_gather = {WORKERS}",
+    "SET parallel_setup_cost = 0",
+    "SET parallel_tuple_cost = 0",
+    "SET min_parallel_table_scan_size = 0",
+)
+
+
+def watch_first_prediction(bench: Workbench) -> Report:
+    """Time what a session waits for its first prediction, with the library preloaded and without."""
+    report = Report(
+        "First query of a session, from connecting to its answer",
+        ["library", "one row, ms", "slowest, ms", "parallel join, ms", "slowest, ms"],
+        remarks=[
+            f"Medians of {FRESH_SESSIONS} fresh connections. The parallel join scores {FRESH_ROWS:,} rows"
+            f" in the session and {WORKERS} workers, each of which starts Python unless it is preloaded."
+        ],
+    )
+    for label, settings in (("not preloaded", {}), ("preloaded", {"shared_preload_libraries": "model_fdw"})):
+        with step(f"first queries, {label}"), Postgres(settings=settings, name="bench-first") as postgres:
+            with psycopg.connect(postgres.conninfo(), autocommit=True) as session:
+                create_model_tables(session, "ml", bench.triton.grpc)
+                session.execute("ALTER FOREIGN TABLE ml.sum10 OPTIONS (ADD row_cost '10')")
+                table = create_table(session, "readings", FEATURES, FRESH_ROWS)
+            values = ", ".join(f"1 AS {column}" for column in table.columns)
+            one = f"SELECT total FROM (SELECT {values} OFFSET 0) AS row NATURAL JOIN ml.sum10"
+            times_ms = [
+                time_fresh_sessions(postgres, (), one),
+                time_fresh_sessions(postgres, PARALLEL, joined(table, table.rows, "ml.sum10")),
+            ]
+            report.add(
+                label,
+                *(f"{value:.0f}" for runs in times_ms for value in (statistics.median(runs), max(runs))),
+            )
+    return report
+
+
+def time_fresh_sessions(postgres: Postgres, settings: Sequence[str], query: str) -> list[float]:
+    """Time connections that run one query, in ms."""
+    times_ms = []
+    for _ in range(FRESH_SESSIONS):
+        started = time.perf_counter()
+        with psycopg.connect(postgres.conninfo(), autocommit=True) as session:
+            for setting in settings:
+                session.execute(setting.encode())
+            session.execute(query.encode()).fetchall()
+            times_ms.append((time.perf_counter() - started) * 1000)
+            [[plan]] = session.execute(f"EXPLAIN (FORMAT JSON) {query}".encode()).fetchall()
+            if settings and "Workers Planned" not in str(plan):
+                raise Failure("the parallel join was not planned in parallel")
+    return times_ms

@@ -13,7 +13,7 @@ import psycopg
 from bench.measure import Route
 from bench.workbench import FEATURES, SESSION, create_table, expect, timed
 from dev.environments import site_packages
-from dev.screen import step
+from dev.screen import Failure, step
 from dev.servers import Postgres, default_places
 
 ROWS = 2_000
@@ -59,12 +59,12 @@ def udf(label: str, address: str, bindir: Path | None) -> Iterator[Route | str]:
         yield "not available: no PostgreSQL with plpython3u here"
         return
     with contextlib.ExitStack() as started:
-        with step("starting the PostgreSQL that has PL/Python"):
-            postgres = started.enter_context(Postgres(bindir=bindir, name="bench-plpython"))
-        session = started.enter_context(psycopg.connect(postgres.conninfo(), autocommit=True))
         try:
+            with step("starting the PostgreSQL that has PL/Python"):
+                postgres = started.enter_context(Postgres(bindir=bindir, name="bench-plpython"))
+            session = started.enter_context(psycopg.connect(postgres.conninfo(), autocommit=True))
             create_function(session, address)
-        except psycopg.Error as error:
+        except (Failure, psycopg.Error) as error:
             yield f"not available: {str(error).splitlines()[0]}"
             return
         table = create_table(session, "readings", FEATURES, ROWS)

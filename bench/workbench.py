@@ -98,10 +98,7 @@ class Workbench:
         if latency_ms not in self.addresses:
             self.addresses[latency_ms] = self.wires.enter_context(wire(self.triton.grpc, latency_ms))
         if self.session.execute("SELECT to_regnamespace(%s)", [name]).fetchone() == (None,):
-            url = f"grpc://{self.addresses[latency_ms]}"
-            self.session.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{url}')")
-            self.session.execute(f"CREATE SCHEMA {name}")
-            self.session.execute(f"IMPORT FOREIGN SCHEMA models FROM SERVER {name} INTO {name}")
+            create_model_tables(self.session, name, self.addresses[latency_ms])
             # A tensor of one element becomes a column of the tensor's name.
             with contextlib.suppress(psycopg.errors.UndefinedColumn):
                 self.session.execute(f"ALTER FOREIGN TABLE {name}.sum1 RENAME x TO f1")
@@ -190,6 +187,14 @@ class Workbench:
         return Run(rows, seconds, total)
 
 
+def create_model_tables(session: psycopg.Connection, schema: str, address: str) -> None:
+    """Import the models into a schema, through a server of the same name."""
+    session.execute("CREATE EXTENSION IF NOT EXISTS model_fdw")
+    session.execute(f"CREATE SERVER {schema} FOREIGN DATA WRAPPER model_fdw OPTIONS (url 'grpc://{address}')".encode())
+    session.execute(f"CREATE SCHEMA {schema}".encode())
+    session.execute(f"IMPORT FOREIGN SCHEMA models FROM SERVER {schema} INTO {schema}".encode())
+
+
 def create_table(session: psycopg.Connection, name: str, features: int, rows: int) -> Table:
     """Make a table of random numbers, the same ones every time."""
     table = Table(name, features, rows)
@@ -260,7 +265,6 @@ def set_up() -> Iterator[Workbench]:
         with step("starting Triton"):
             triton = started.enter_context(Triton([repository, PAYLOAD_MODELS], name="bench-triton"))
         session = started.enter_context(psycopg.connect(postgres.conninfo(), autocommit=True))
-        session.execute("CREATE EXTENSION model_fdw")
         session.execute("CREATE TABLE scored (id integer NOT NULL, total real NOT NULL)")
         session.execute(SESSION)
         workbench = Workbench(postgres, triton, session, {0: triton.grpc})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -262,15 +263,21 @@ def test_parallel_workers_are_counted(tables: Connection) -> None:
 
 
 def test_preloaded_library(database: Database) -> None:
-    """Sessions of a server that has preloaded the library answer; how fast is printed, not asserted."""
+    """A fresh session of a server that has preloaded the library has its first prediction within 100 ms.
+
+    Time in which the backend could run and had no processor does not count, and the fastest of ten does.
+    """
     with Postgres(settings={"shared_preload_libraries": "model_fdw"}, name="preload-postgres") as postgres:
         preloaded = Database(postgres, database.triton)
         preloaded.prepare()
         times_ms = []
-        for _ in range(5):
+        for _ in range(10):
             began = time.monotonic()
             with preloaded.connect() as session:
                 rows = session.execute("SELECT s, d FROM ml.affine WHERE a = 3 AND b = 1").fetchall()
-            times_ms.append((time.monotonic() - began) * 1000)
+                took_s = time.monotonic() - began
+                queued_ns = int(Path(f"/proc/{session.info.backend_pid}/schedstat").read_text().split()[1])
+            times_ms.append(took_s * 1000 - queued_ns / 1e6)
             assert rows == [(9.0, 2.0)]
+    assert min(times_ms) < 100
     print(f"\nconnection to first prediction: {', '.join(f'{ms:.0f}' for ms in sorted(times_ms))} ms")
