@@ -17,6 +17,9 @@ Connection = psycopg.Connection[Any]
 BATCH_SIZES = (1, 3, 4096)
 ROWS = 150
 
+# Its name from PostgreSQL 16 on; before, force_parallel_mode.
+WORKER_ONLY = "debug_parallel_query"
+
 VARIANTS: dict[str, dict[str, str]] = {
     "plain": {},
     "without node": NODE_OFF,
@@ -26,7 +29,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "little memory": {"work_mem": "64kB"},
     "parallel": PARALLEL,
     "parallel node": PARALLEL_NODE,
-    "worker only": {"debug_parallel_query": "on"},
+    "worker only": {WORKER_ONLY: "on"},
 }
 
 # Each with the same over table "v" alone: the model gives back what it gets.
@@ -111,7 +114,9 @@ def test_every_plan_gives_the_same(arrays: Connection, query: str) -> None:
             with arrays.transaction(force_rollback=True):
                 arrays.execute(f"SET LOCAL search_path = scratch, arrays_{size}".encode())
                 for setting, value in settings.items():
-                    arrays.execute(f"SET LOCAL {setting} = '{value}'".encode())
+                    old = setting == WORKER_ONLY and arrays.info.server_version < 160000
+                    name_here = "force_parallel_mode" if old else setting
+                    arrays.execute(f"SET LOCAL {name_here} = '{value}'".encode())
                 assert counted(arrays, asked) == right, f"{name}, batch size {size}"
 
 
