@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import date
 from typing import Any
 
 from fdw.errors import InvalidValue, MalformedReply
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# The years that both google.protobuf.Timestamp and datetime have: 1 to 9999.
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+# The years that both google.protobuf.Timestamp and datetime.date have: 1 to 9999.
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 
 # ISO style, and RFC 3339; a fraction of up to 9 digits; an offset of hours, minutes and seconds.
@@ -32,13 +32,16 @@ def parse(field: str, text: bytes) -> dict[str, int]:
 
 
 def _seconds(found: re.Match[bytes]) -> int | None:
-    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    offset = timedelta(hours=int(found[9] or 0), minutes=int(found[10] or 0), seconds=int(found[11] or 0))
+    year, month, day, hour, minute, second = map(int, found.groups()[:6])
+    offset_s = int(found[9] or 0) * 3600 + int(found[10] or 0) * 60 + int(found[11] or 0)
     try:
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
-    except ValueError:  # no such day or hour
+        days = date(year, month, day).toordinal() - _EPOCH_DAY
+    except ValueError:  # there is no such day
         return None
-    return (moment - _EPOCH - (-offset if found[8] == b"-" else offset)) // timedelta(seconds=1)
+    if hour > 23 or minute > 59 or second > 59:
+        return None
+    seconds = days * 86_400 + hour * 3600 + minute * 60 + second
+    return seconds + offset_s if found[8] == b"-" else seconds - offset_s
 
 
 def show(field: str, value: Any) -> bytes:
@@ -46,6 +49,8 @@ def show(field: str, value: Any) -> bytes:
     seconds, nanos = value.seconds, value.nanos
     if not (_FIRST_S <= seconds <= _LAST_S and 0 <= nanos < 1_000_000_000):
         raise MalformedReply(f'timestamp field "{field}" holds no valid time')
-    moment = _EPOCH + timedelta(seconds=seconds)
+    days, rest = divmod(seconds, 86_400)
+    minutes, second = divmod(rest, 60)
     fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
-    return f"{moment:%Y-%m-%d %H:%M:%S}"[-19:].rjust(19, "0").encode() + fraction.encode() + b"+00"
+    day = date.fromordinal(days + _EPOCH_DAY).isoformat()
+    return f"{day} {minutes // 60:02d}:{minutes % 60:02d}:{second:02d}{fraction}+00".encode()

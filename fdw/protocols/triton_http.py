@@ -149,7 +149,15 @@ class TritonHttp:
     def statistics(self, model: str, version: str, timeout_ms: int) -> Call[Statistics]:
         """Ask for a model's cumulative times (Triton's extension), all versions together if ''."""
         request = HttpRequest("GET", f"{_path(model, version)}/stats")
-        return self._ask(request, model, timeout_ms, _parse_statistics, Statistics())
+
+        def task(exchange: Exchange) -> Statistics:
+            response = exchange.fetch(request)
+            try:
+                return _parse_statistics(json.loads(response.body))
+            except (KeyError, TypeError, ValueError, RecursionError):
+                return Statistics()
+
+        return self._http.call(task, timeout_ms, request)
 
     def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
         """Ask for an inference, with raw contents if the server takes them."""
@@ -288,8 +296,6 @@ def _parse_config(answer: Any) -> Config:
 
 def _parse_statistics(answer: Any) -> Statistics:
     """Add up a model's versions; computing includes the copies of inputs and outputs."""
-    if not isinstance(answer, dict) or "model_stats" not in answer:
-        return Statistics()
     counted = [model["inference_stats"] for model in answer["model_stats"]]
     computing = ("compute_input", "compute_infer", "compute_output")
     return Statistics(

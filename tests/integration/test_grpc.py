@@ -6,6 +6,8 @@ import random
 import select
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -293,6 +295,35 @@ def test_ddl_of_methods(session: Session) -> None:
             with pytest.raises(psycopg.Error) as caught:
                 session.execute(f"CREATE SERVER wrong FOREIGN DATA WRAPPER model_fdw OPTIONS ({options})")
             assert caught.value.sqlstate == "22023"
+
+
+def test_statement_timeout_ends_the_wait(session: Session) -> None:
+    released = threading.Event()
+
+    def hang(request: Any, context: Any) -> Any:
+        released.wait(30)
+        return appraise(request)
+
+    with ExampleServer(Appraise=hang) as server:
+        create_server(session, server.port)
+        session.execute(
+            """
+            CREATE FOREIGN TABLE item (name text OPTIONS (input 'name'), price float8 OPTIONS (output 'price'))
+            SERVER service OPTIONS (method 'model_fdw.example.v1.Appraisal/Appraise')
+            """
+        )
+        session.execute("SET statement_timeout = 300")
+        for query in (
+            "SELECT price FROM generate_series(1, 9) i JOIN item ON name = 'n' || i",
+            "SELECT * FROM item WHERE name = 'n'",
+        ):
+            began_s = time.monotonic()
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                session.execute(query.encode())
+            assert time.monotonic() - began_s < 2
+        released.set()
+        session.execute("RESET statement_timeout")
+        assert session.execute("SELECT price FROM item WHERE name = 'n'").fetchall() == [(0.0,)]
 
 
 def test_a_service_that_is_away(session: Session) -> None:

@@ -253,6 +253,13 @@ def test_nothing_wanted_still_asks() -> None:
         assert server.calls["Appraise"] == 1
 
 
+def test_requests_are_cut_to_the_size_that_the_server_takes() -> None:
+    names = [f"thing {number:08}" for number in range(400_000)]  # 4 MiB is the most that a server takes by default
+    with ExampleServer() as server:
+        assert ask(server, {"name": ("text", names)}, {"name": "text"}) == [names]
+        assert server.calls["Appraise"] > 1
+
+
 # ------------------------------------------------------------ answers that cannot be right
 
 
@@ -543,6 +550,8 @@ def test_timestamps_round_trip(seconds: int, nanos: int) -> None:
         (b"1969-12-31T18:30:00.5-05:30", 0, 500_000_000),
         (b"2026-11-24 22:03:49.000001Z", 1795557829, 1000),
         (b"1890-01-01 00:53:28+00:53:28", -2524521600, 0),
+        (b"0001-01-01 00:00:00Z", -62135596800, 0),
+        (b"9999-12-31 23:59:59.999999999Z", 253402300799, 999_999_999),
     ],
 )
 def test_texts_of_timestamps(text: bytes, seconds: int, nanos: int) -> None:
@@ -558,6 +567,8 @@ def test_texts_of_timestamps(text: bytes, seconds: int, nanos: int) -> None:
         b"24.11.2026 22:03:49 UTC",
         b"0044-03-15 12:00:00+00 BC",
         b"2026-02-30 00:00:00Z",
+        b"2026-02-03 24:00:00Z",
+        b"0001-01-01 00:00:00+01",
     ],
 )
 def test_texts_that_are_no_timestamps(text: bytes) -> None:

@@ -75,6 +75,16 @@ def test_statistics() -> None:
         assert finish(host.statistics(session)) == (2, 5)
 
 
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b'{"model_stats": [5]}', b'{"model_stats": [{"inference_stats": {}}]}']
+)
+def test_statistics_that_make_no_sense_are_none(body: bytes) -> None:
+    with FakeHttp() as server:
+        session = finish(host.open(fake_table(server.url), [1], [2]))
+        server.script = Script(body=body, everywhere=True)
+        assert finish(host.statistics(session)) is None
+
+
 @pytest.mark.parametrize("change", [{"decoupled": True}, {"sequence": True}])
 def test_models_that_are_no_tables(change: dict[str, Any]) -> None:
     with FakeHttp(models={"fake": dataclasses.replace(FAKE, **change)}) as server, pytest.raises(errors.Unsupported):
