@@ -7,12 +7,16 @@ the same number: the sum of its inputs' elements, each times its place in its te
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from conftest import Database
+from fake_server import FakeModel, FakeServer
 from test_messages import Report, execute, failure, normalised, session
 
 from dev.servers import make_readable
@@ -407,3 +411,89 @@ def test_check_of_every_model(connection: Connection) -> None:
         "SELECT ftrelid::regclass::text, problem FROM pg_foreign_table, model_fdw_check(ftrelid::regclass)",
     )
     assert found == []
+
+
+# ---- names that need quoting ----
+
+NASTY = [
+    "it's",
+    'say "so"',
+    "back\\slash",
+    "new\nline",
+    "tab\t",
+    "100%s%n",
+    "ünïcödé 表",
+    "a b;--",
+    "$1 $$",
+    "select",
+    "{},:",
+]
+
+
+def test_import_of_any_name(session: Connection) -> None:
+    """Whatever models and tensors are called: the tables are made, asked and checked, and cures name them right."""
+    models = {
+        name: FakeModel(((name, "FP64", (-1, 1)),), ((f"{name}!", "FP64", (-1, 1)),), partial(twice, name))
+        for name in NASTY
+    }
+    vector = FakeModel(
+        (("v", "FP64", (-1, len(NASTY) - 1)),),
+        (("y", "FP64", (-1, 1)),),
+        lambda inputs: {"y": inputs["v"].sum(axis=1, keepdims=True)},
+        # commas separate the names
+        parameters={"columns.v": ",".join(name.strip() for name in NASTY if "," not in name)},
+    )
+    with FakeServer(models={**models, "vector": vector}) as server:
+        execute(session, f"CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{server.url}')")
+        for standard in ("on", "off"):
+            execute(
+                session, f"SET LOCAL standard_conforming_strings = {standard}; SET LOCAL escape_string_warning = off"
+            )
+            execute(session, "IMPORT FOREIGN SCHEMA models FROM SERVER other INTO scratch OPTIONS (prefix '%s ''\"')")
+            tables = execute(
+                session,
+                "SELECT ftrelid::regclass::text, relname FROM pg_foreign_table JOIN pg_class c ON c.oid = ftrelid "
+                "WHERE relnamespace = 'scratch'::regnamespace ORDER BY ftrelid",
+            )
+            assert sorted(name for _, name in tables) == sorted(f"%s '\"{name}" for name in (*NASTY, "vector"))
+            for table, name in tables:
+                assert problems_of(session, table) == []
+                tensor = name.removeprefix("%s '\"")
+                if tensor != "vector":
+                    ask = f"SELECT {quoted(f'{tensor}!')} FROM {table} WHERE {quoted(tensor)} = 21"
+                    assert execute(session, ask) == [(42,)]
+                execute(session, f"DROP FOREIGN TABLE {table}")
+        execute(session, "IMPORT FOREIGN SCHEMA models FROM SERVER other INTO scratch")
+        for name, model in models.items():
+            server.models[name] = replace(model, outputs=((f"{name}!", "INT64", (-1, 1)),))
+            [(_, column, _, _, cure)] = problems_of(session, quoted(name))
+            assert column == f"{name}!"
+            execute(session, cure)
+            assert problems_of(session, quoted(name)) == []
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def problems_of(connection: Connection, table: str) -> list[tuple[Any, ...]]:
+    escaped = table.replace("\\", "\\\\").replace("'", "\\'")
+    return execute(connection, f"SELECT * FROM model_fdw_check(E'{escaped}')")
+
+
+def twice(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {f"{name}!": inputs[name] * 2}
+
+
+# ---- interrupts ----
+
+
+def test_a_check_can_be_cancelled(session: Connection) -> None:
+    with FakeServer("never-answers-metadata") as server:
+        execute(session, f"CREATE SERVER other FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{server.url}')")
+        execute(session, "CREATE FOREIGN TABLE t (x float8) SERVER other")
+        execute(session, "SET LOCAL statement_timeout = 300")
+        began_s = time.monotonic()
+        found = failure(session, "SELECT * FROM model_fdw_check('t')")
+        assert found == Report("57014", "canceling statement due to statement timeout")
+        assert time.monotonic() - began_s < 2
