@@ -7,8 +7,7 @@ one by one, so nothing is concluded from an option that is not there: any part o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, Mapping, NoReturn, Sequence, Tuple
 
 from fdw import options
 from fdw.errors import InvalidTable, ModelFdwError, Unsupported, WrongDtype, WrongTensor
@@ -51,42 +50,60 @@ def validate_table(description: Mapping[str, Any]) -> tuple[list[int], list[list
         raise InvalidTable(f'foreign table "{name}" has no columns', None, "Add a column for each input of the model.")
     ties = ties_of(columns)
     messages = [(column.attnum, OUTPUT, "s", False) for column in columns if column.options.error]
-    for one, other in combinations(ties, 2):
-        if (one.role, one.tensor) == (other.role, other.tensor):
-            _check_agreement(name, one, other)
-            _check_overlap(name, one, other)
+    groups: dict[tuple[str, str], list[Tie]] = {}
+    for tie in ties:
+        groups.setdefault((tie.role, tie.tensor), []).append(tie)
+    for (role, _), group in groups.items():
+        _check_agreement(name, group)
+        if role == INPUT:
+            _check_overlaps(name, group)
     return [tie.column.attnum for tie in ties if tie.role == INPUT], _readings(name, ties, messages)
 
 
-def _check_agreement(table: str, one: Tie, other: Tie) -> None:
+def _check_agreement(table: str, group: Sequence[Tie]) -> None:
     """Refuse columns of one tensor that declare different dtypes or shapes."""
-    first, second = one.column.options, other.column.options
-    for option, left, right in (
-        ("dtype", first.dtype, second.dtype),
-        ("shape", first.shape and shape_text(first.shape), second.shape and shape_text(second.shape)),
-    ):
-        if None not in (left, right) and left != right:
-            raise WrongDtype(
-                f'columns "{one.column.name}" and "{other.column.name}" of foreign table "{table}" '
-                f"declare different {option}s",
-                f'Column "{one.column.name}" says {left} and column "{other.column.name}" {right}; '
-                f"both are tied to {one.tensor_name}.",
-                f'Correct option "{option}" of one of them.',
-            )
+    for option, said in (("dtype", _dtype), ("shape", _shape)):
+        saying = [(tie.column.name, text) for tie in group if (text := said(tie.column))]
+        for name, text in saying[1:]:
+            first, expected = saying[0]
+            if text != expected:
+                raise WrongDtype(
+                    f'columns "{first}" and "{name}" of foreign table "{table}" declare different {option}s',
+                    f'Column "{first}" says {expected} and column "{name}" {text}; '
+                    f"both are tied to {group[0].tensor_name}.",
+                    f'Correct option "{option}" of one of them.',
+                )
 
 
-def _check_overlap(table: str, one: Tie, other: Tie) -> None:
+def _dtype(column: Column) -> str | None:
+    return column.options.dtype
+
+
+def _shape(column: Column) -> str | None:
+    return None if column.options.shape is None else shape_text(column.options.shape)
+
+
+def _check_overlaps(table: str, group: Sequence[Tie]) -> None:
     """Refuse two columns that feed the same element; two columns may well show the same element."""
-    indexes = {one.column.options.index, other.column.options.index}
-    if one.role == OUTPUT or (None not in indexes and len(indexes) == 2):
-        return
-    if len(indexes) == 2:
-        whole = one if one.column.options.index is None else other
-        detail = f'Column "{whole.column.name}" is the whole of {one.tensor_name}.'
-    elif None in indexes:
+    fed: dict[int | None, Tie] = {}
+    for tie in group:
+        index = tie.column.options.index
+        # a column without index is the whole, with which any other one overlaps
+        other = next(iter(fed.values()), None) if index is None else fed.get(index) or fed.get(None)
+        if other is not None:
+            _refuse_overlap(table, other, tie)
+        fed[index] = tie
+
+
+def _refuse_overlap(table: str, one: Tie, other: Tie) -> NoReturn:
+    indexes = [one.column.options.index, other.column.options.index]
+    if indexes == [None, None]:
         detail = f"Both are the whole of {one.tensor_name}."
+    elif None in indexes:
+        whole = one if indexes[0] is None else other
+        detail = f'Column "{whole.column.name}" is the whole of {one.tensor_name}.'
     else:
-        detail = f"Both are element {one.column.options.index} of {one.tensor_name}."
+        detail = f"Both are element {indexes[0]} of {one.tensor_name}."
     raise WrongTensor(
         f'columns "{one.column.name}" and "{other.column.name}" of foreign table "{table}" feed the same input',
         detail,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable, Mapping, NoReturn, Sequence, cast
 from urllib.parse import urlsplit
 
@@ -946,8 +947,14 @@ def read_table(description: Mapping[str, Any]) -> Table:
 
 def read_column(description: Mapping[str, Any]) -> Column:
     """Parse a column's description (its form: see fdw.host)."""
-    parsed = ColumnOptions(**read(COLUMN, description["options"]), given=frozenset(description["options"]))
+    parsed = _read_column_options(tuple(description["options"].items()))
     return Column(description["attnum"], description["name"], description["type"], parsed)
+
+
+@lru_cache(maxsize=4096)
+def _read_column_options(given: tuple[tuple[str, str], ...]) -> ColumnOptions:
+    """Parse a column's options; a wide table's are read for each statement."""
+    return ColumnOptions(**read(COLUMN, dict(given)), given=frozenset(name for name, _ in given))
 
 
 def read_import(options: Mapping[str, str]) -> ImportOptions:

@@ -10,8 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import DATABASE, Database
+from conftest import DATABASE, MULTICORN, Database, make_scratch
 from test_messages import OPTIONS, Report, execute, failure, session
+
+from dev.servers import Postgres
 
 __all__ = ["session"]
 
@@ -267,6 +269,43 @@ def test_wrong_table(session: Connection, sql: str, expected: Report) -> None:
 def test_right_table(session: Connection, sql: str) -> None:
     for statement in sql.split("; "):
         execute(session, statement)
+
+
+@pytest.fixture(scope="module")
+def both_hosts(multicorn_postgres: Postgres, database: Database) -> Database:
+    """A database whose foreign server "triton" is Multicorn's, with the extension beside it."""
+    made = Database(multicorn_postgres, database.triton, MULTICORN, "both_hosts")
+    made.prepare()
+    with made.connect() as connection:
+        execute(connection, "CREATE EXTENSION model_fdw")
+    return made
+
+
+def test_wrong_tables_of_multicorn(both_hosts: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Multicorn checks nothing of a table; the event trigger checks its tables like our own."""
+    # its options are checked there, too, which the validator does for our own
+    options = [(sql, expected) for sql, expected in OPTIONS if sql.startswith("CREATE FOREIGN TABLE")]
+    with both_hosts.connect() as connection, capsys.disabled():
+        for sql, expected in TABLES + options:
+            make_scratch(connection)
+            *before, last = sql.split("; ")
+            for statement in before:
+                execute(connection, statement)
+            assert failure(connection, last) == expected, sql
+        print(f"\nof these, for tables of Multicorn: {len(TABLES) + len(options)}")
+
+
+def test_right_tables_of_multicorn(both_hosts: Database) -> None:
+    check = "SELECT ftrelid::regclass::text, problem FROM pg_foreign_table, model_fdw_check(ftrelid::regclass)"
+    with both_hosts.session() as connection:
+        assert execute(connection, check) == []
+        execute(connection, table(X, Y))
+        execute(connection, "ALTER FOREIGN TABLE t ALTER y TYPE float4, ALTER y OPTIONS (SET dtype 'FP32')")
+        [(severity, column, *_, cure)] = execute(connection, "SELECT * FROM model_fdw_check('t')")
+        assert (severity, column) == ("error", "y")
+        execute(connection, cure)
+        assert execute(connection, "SELECT * FROM model_fdw_check('t')") == []
+        assert execute(connection, "SELECT y FROM t WHERE x = 2") == [(4,)]
 
 
 def test_the_list_is_long_enough(capsys: pytest.CaptureFixture[str]) -> None:
