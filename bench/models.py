@@ -11,6 +11,34 @@ from dev.screen import Failure
 SOURCE = CHECKOUT / "examples" / "models" / "sum10"
 
 
+BUSY = "busy10"
+BUSY_MS = 20
+
+# Appended to the example's model: one request after the other, as on a device that is fully used.
+BUSY_CODE = f"""
+
+class Sum(TritonPythonModel):
+    pass
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        import time
+
+        time.sleep({BUSY_MS / 1000} * len(requests))
+        return Sum.execute(self, requests)
+"""
+
+
+def write_busy_model(repository: Path) -> None:
+    """Write model "busy10" into a repository: sum10, and each request takes BUSY_MS."""
+    target = repository / BUSY
+    shutil.copytree(SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "config.pbtxt").write_text((SOURCE / "config.pbtxt").read_text().replace('"sum10"', f'"{BUSY}"'))
+    model = target / "1" / "model.py"
+    model.write_text(model.read_text() + BUSY_CODE)
+
+
 def write_model(repository: Path, features: int) -> None:
     """Write model "sumN", which adds up N features, into a repository."""
     target = repository / f"sum{features}"

@@ -25,7 +25,14 @@ from tritonclient.grpc import InferenceServerClient
 from bench.measure import Meter, Rate, Route, Run, serial_limit
 from bench.payloads import compare_payloads
 from bench.report import Report, machine, rate, share, spread, times
-from bench.sweeps import sweep_batch_size, sweep_features, sweep_in_flight, watch_first_prediction, watch_memory
+from bench.sweeps import (
+    sweep_batch_size,
+    sweep_features,
+    sweep_in_flight,
+    sweep_replicas,
+    watch_first_prediction,
+    watch_memory,
+)
 from bench.udf import find_plpython, udf
 from bench.workbench import (
     BATCH_SIZE,
@@ -226,6 +233,7 @@ def measure(options: Options) -> Iterator[Report | Failure]:
                 partial(sweep_batch_size, bench, meter, table),
                 partial(sweep_in_flight, bench, meter, table),
                 partial(sweep_features, bench, meter, options.rows),
+                partial(sweep_replicas, bench, meter, table),
                 partial(watch_memory, bench, table, 20 if options.full else 5),
                 partial(watch_first_prediction, bench),
             ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from bench.measure import Expected, Meter, Rate, serial_limit
+from bench.measure import Expected, Meter, Rate, Route, serial_limit
+from bench.models import BUSY, BUSY_MS, write_busy_model, write_model
 from bench.report import Report, rate, share, spread
 from bench.workbench import (
     BATCH_SIZE,
@@ -30,11 +34,14 @@ from bench.workbench import (
     timed,
 )
 from dev.screen import Failure, step
-from dev.servers import Postgres
+from dev.servers import Postgres, Triton
 
 BATCH_SIZES = (1, 16, 64, 256, 1024, 4096, 16384)
 IN_FLIGHTS = (1, 2, 4, 8)
 LATENCIES_MS = (0, 20)
+REPLICAS = (1, 3)
+# Two for each Triton: one that it computes, one that is on its way.
+REPLICAS_IN_FLIGHT = 6
 # What a run of a slow setting may take, in requests: a run of single rows then ends in some seconds.
 MAX_REQUESTS = 2_000
 MAX_WAITS = 50
@@ -86,6 +93,50 @@ def sweep_features(bench: Workbench, meter: Meter, rows: int) -> Report:
             report.add(f"{features}", *measure_pair(bench, meter, table, table.rows, Setting()).cells(scan))
             bench.session.execute(f"DROP TABLE {table.name}")
     return report
+
+
+def sweep_replicas(bench: Workbench, meter: Meter, table: Table) -> Report:
+    """Vary the Tritons behind one foreign server, of a model that costs nothing and of one that keeps each busy."""
+    report = Report(
+        f"Endpoints behind one server ({BATCH_SIZE} rows a batch, {REPLICAS_IN_FLIGHT} in flight)",
+        ["model, Tritons", "Model Join, rows/s", "of one Triton's", "slowest - fastest"],
+        remarks=[f"Model {BUSY} computes one request after the other, {BUSY_MS} ms each."],
+    )
+    with contextlib.ExitStack() as started:
+        repository = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="model_fdw-bench-")))
+        write_model(repository, table.features)
+        write_busy_model(repository)
+        with step(f"starting {max(REPLICAS)} Tritons"):
+            tritons = [
+                started.enter_context(Triton([repository], name=f"bench-replica-{number}"))
+                for number in range(max(REPLICAS))
+            ]
+        for model in (table.model, BUSY):
+            routes = [replicas_route(bench, table, model, tritons[:count]) for count in REPLICAS]
+            with step(f"model {model} on {' and '.join(map(str, REPLICAS))} Tritons"):
+                rates = meter.measure(routes)
+            alone = rates[routes[0].label].median
+            for label, measured in rates.items():
+                report.add(label, rate(measured.median), share(measured.median / alone), spread(measured.runs))
+    return report
+
+
+def replicas_route(bench: Workbench, table: Table, model: str, tritons: Sequence[Triton]) -> Route:
+    """Join with a model on several Tritons behind one foreign server."""
+    name = f"{model}_on_{len(tritons)}"
+    urls = ",".join(triton.url for triton in tritons)
+    bench.session.execute(
+        f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw"
+        f" OPTIONS (url '{urls}', default_batch_size '{BATCH_SIZE}', default_max_in_flight '{REPLICAS_IN_FLIGHT}')"
+    )
+    bench.session.execute(f"CREATE SCHEMA {name}")
+    bench.session.execute(f"IMPORT FOREIGN SCHEMA models LIMIT TO ({model}) FROM SERVER {name} INTO {name}")
+    query = joined(table, table.rows, f"{name}.{model}")
+    return Route(
+        f"{model}, {len(tritons)}",
+        functools.partial(timed, bench.session, query),
+        expect(bench.session, table, table.rows),
+    )
 
 
 @dataclass(frozen=True)

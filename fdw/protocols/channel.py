@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any, Callable, Generic, TypeVar
 
 import grpc
@@ -45,10 +46,20 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int | str]]:
     ]
 
 
+def _is_name(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return True
+    return False
+
+
 def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
     """Make a channel; it connects when it is first used."""
     options = server.options
-    arguments = (endpoint.address, _channel_options(options))
+    # The addresses of one name get requests in turn; those that cannot be reached are left out.
+    policy = [("grpc.lb_policy_name", "round_robin")] if _is_name(endpoint.host) else []
+    arguments = (endpoint.address, [*_channel_options(options), *policy])
     compression = _COMPRESSION[options.compression]
     if endpoint.scheme == "grpcs":
         files = tls.read_files(server)
@@ -74,6 +85,7 @@ _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("SSL_ERROR", False, "The TLS handshake failed."),
     ("security handshaker", False, "The certificate files cannot be used."),
     ("failed to connect to all addresses", False, "No connection could be made."),
+    ("connections to all backends failing", False, "No connection could be made."),
     ("Connection reset", True, "The server reset the connection."),
     ("Socket closed", True, "The server closed the connection."),
     ("GOAWAY", True, "The server closed the connection."),

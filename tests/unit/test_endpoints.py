@@ -15,6 +15,7 @@ from fake_server import Behaviour, FakeServer
 from helpers import X, Y, doubles, fails, fake_table, finish, score, table
 
 from fdw import errors, host
+from fdw.options import Endpoint
 from fdw.replicas import Effort, Replica
 
 
@@ -68,6 +69,25 @@ def test_a_busy_endpoint_gets_less() -> None:
             finish(host.submit(session, 1, [doubles(1.0)]))
         assert servers[0].calls["ModelInfer"] == before
         host.close(session)
+
+
+def test_the_addresses_of_one_name_get_requests_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with replicas("ok", "ok", "refuses") as servers:
+        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        monkeypatch.setattr(Endpoint, "address", property(lambda _: target))
+        description = fake_table("grpc://models.example.com")
+        # The first request may be made before all addresses are connected.
+        submit_many(description, 4)
+        assert submit_many(description, 12) == right(12)
+        assert min(infers(servers[:2])) >= 4
+        servers[0].stop()
+        assert submit_many(description, 12) == right(12)
+
+
+def test_a_name_whose_addresses_cannot_be_reached() -> None:
+    with FakeServer("refuses") as server, pytest.raises(errors.ServerUnreachable) as caught:
+        score(fake_table(f"grpc://localhost:{server.port}", max_attempts="1"), [1.0])
+    assert caught.value.detail == "The connection was refused. Attempts: 1."
 
 
 def test_the_description_lists_the_endpoints() -> None:
