@@ -109,6 +109,7 @@ def attempt(
         finally:
             call.cancel()
             replica.drop(call)
+            effort.drop(call)
         failure = call.failure()
         if failure is None:
             replica.welcome(model)

@@ -147,6 +147,11 @@ class Effort:
         """Take a call that has just been made."""
         self._calls.append(call)
 
+    def drop(self, call: Call[object]) -> None:
+        """Forget a call that has ended, or that nobody waits for any more."""
+        with contextlib.suppress(ValueError):
+            self._calls.remove(call)
+
     def overloaded(self) -> None:
         """Halve the number of requests in flight."""
         self._window = max(1.0, min(self._window, _running(self._calls) + 1) / 2)

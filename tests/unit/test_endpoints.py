@@ -167,6 +167,16 @@ def test_a_deadline_is_not_repeated_elsewhere() -> None:
         assert sum(infers(servers)) == 1
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_answers_are_not_kept(count: int) -> None:
+    with replicas(*["ok"] * count) as servers:
+        session = finish(host.open(fake_table(url_of(servers)), [1], [2]))
+        for _ in range(20):
+            finish(host.submit(session, 1, [doubles(1.0)]))
+        held = [*session.effort._calls, *(call for replica in session.connection.replicas for call in replica._calls)]
+        assert held == []
+
+
 # ------------------------------------------------------------ one effort for all requests
 
 
