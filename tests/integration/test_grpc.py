@@ -273,6 +273,17 @@ def test_a_wrong_number_of_answers(session: Session) -> None:
         assert caught.value.diag.message_detail.startswith("The reply has ")
 
 
+def test_check(session: Session, fraud_port: int) -> None:
+    create_server(session, fraud_port)
+    session.execute('IMPORT FOREIGN SCHEMA models LIMIT TO ("Score") FROM SERVER service INTO scratch')
+    assert session.execute("SELECT * FROM model_fdw_check('\"Score\"')").fetchall() == []
+    session.execute('ALTER FOREIGN TABLE "Score" DROP COLUMN merchant_country')
+    assert session.execute("SELECT * FROM model_fdw_check('\"Score\"')").fetchall() == []
+    session.execute("ALTER FOREIGN TABLE \"Score\" ALTER amount OPTIONS (SET input 'price')")
+    problems = session.execute("SELECT problem FROM model_fdw_check('\"Score\"')").fetchall()
+    assert problems == [('model "acme.fraud.v1.FraudScoring/Score" has no input tensor "price"',)]
+
+
 def test_ddl_of_methods(session: Session) -> None:
     with ExampleServer("") as server:
         create_server(session, server.port)

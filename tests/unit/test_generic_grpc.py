@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -535,6 +536,22 @@ def test_import_some() -> None:
 
 
 # ------------------------------------------------------------ pieces
+
+
+def test_what_is_generated_is_of_one_proto() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes()).file
+    (own,) = [file for file in files if file.name == "example.proto"]
+    for message in own.message_type:
+        for field in (*message.field, *(field for nested in message.nested_type for field in nested.field)):
+            field.ClearField("json_name")  # which the generated code leaves out
+    assert own == descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+
+
+def test_every_field_of_the_example_is_commented() -> None:
+    lines = (Path(__file__).parents[2] / "protos" / "example.proto").read_text().splitlines()
+    declared = re.compile(r"\s*(message|enum|service|oneof|rpc) |.* = [0-9]+;$")
+    for before, line in zip(lines, lines[1:]):
+        assert not declared.match(line) or before.strip().startswith("//"), line
 
 
 @given(st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 999_999_999))
