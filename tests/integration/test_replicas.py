@@ -94,6 +94,8 @@ def test_one_is_killed_and_started_again(
     """No row is lost or wrong, and the replica that comes back gets work again."""
     rows = pytestconfig.getoption("--replica-rows")
     session.execute(joined(10_000).encode())
+    plan = [row[0].strip() for row in session.execute(f"EXPLAIN {joined(10)}".encode()).fetchall()]
+    assert f"Endpoint: {', '.join(triton.grpc for triton in replicas)}" in plan
     accident = Accident(replicas[0], executed(replicas[0]))
     accident.start()
     began_s = time.monotonic()
