@@ -23,6 +23,7 @@ import psycopg
 from tritonclient.grpc import InferenceServerClient
 
 from bench.measure import Meter, Rate, Route, Run, serial_limit
+from bench.multicorn import multicorn
 from bench.payloads import compare_payloads
 from bench.report import Report, machine, rate, share, spread, times
 from bench.sweeps import (
@@ -59,6 +60,8 @@ JOIN_WRITTEN = "Model Join, results written: INSERT INTO ... SELECT"
 JOIN_OFF = "the same query with the Model Join off"
 SCAN, RAW = "scan", "raw"
 UDF = "PL/Python function, one request a row"
+MULTICORN = "Multicorn, one request a row"
+MULTICORN_JOIN = f"Multicorn's table, library loaded: Model Join, {BATCH_SIZE} rows a batch"
 SPARK = f"Spark predict_batch_udf, local[2], parquet, {BATCH_SIZE} rows a batch, warm"
 
 
@@ -114,8 +117,15 @@ def parse() -> Options:
 def compare(bench: Workbench, meter: Meter, table: Table, options: Options) -> Report:
     """Measure the Model Join beside the limits and the peers."""
     missing: dict[str, str] = {}
-    with udf(UDF, bench.triton.grpc, find_plpython(options.plpython)) as scored_by_function:
+    with (
+        udf(UDF, bench.triton.grpc, find_plpython(options.plpython)) as scored_by_function,
+        multicorn(MULTICORN, MULTICORN_JOIN, bench.triton.grpc, table.rows) as hosted,
+    ):
         routes = list(own_routes(bench, table))
+        if isinstance(hosted, str):
+            missing |= {MULTICORN: hosted, MULTICORN_JOIN: hosted}
+        else:
+            routes += hosted
         if isinstance(scored_by_function, Route):
             routes.append(scored_by_function)
         else:

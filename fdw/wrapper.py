@@ -60,8 +60,8 @@ BATCH_GROWTH = 4
 # join: Multicorn does not list these conditions as checked or unchecked. From 16 on such a list is required.
 FIRST_SAFE_JOINS = 160000
 
-# The largest integer up to which a float, as which Multicorn hands a numeric over, tells all integers apart.
-EXACT_FLOAT = 2**53
+# Decimal digits that survive in a float, as which Multicorn hands a numeric over.
+EXACT_DIGITS = 15
 
 Row = Dict[str, Any]
 
@@ -218,6 +218,13 @@ def _convert_array(slot: Slot, value: object) -> _Array | None:
     )
 
 
+def _has_lost_digits(slot: Slot, value: float) -> bool:
+    """Tell whether a float may stand for a numeric of more digits, which PostgreSQL would not find equal to it."""
+    if not math.isfinite(value) or (slot.kind not in _INTEGER_RANGES and slot.column.type != "numeric"):
+        return False
+    return len(Decimal(repr(value)).normalize().as_tuple().digits) > EXACT_DIGITS
+
+
 def _convert(slot: Slot, value: object) -> object:
     """Turn a qual's value into one of the column's kind; None: nothing equals it (NULL, 3.5 for an integer)."""
     if value is None:
@@ -229,10 +236,10 @@ def _convert(slot: Slot, value: object) -> object:
             f'invalid value for input column "{slot.column.name}"',
             f"The column takes values of type {kind_type(slot.kind)}.",
         )
-    if slot.kind in _INTEGER_RANGES and isinstance(value, float) and abs(value) > EXACT_FLOAT:
+    if isinstance(value, float) and _has_lost_digits(slot, value):
         raise errors.Unsupported(
             f'cannot read the value of input column "{slot.column.name}"',
-            f"Multicorn hands a numeric over as double precision, which tells integers apart up to {EXACT_FLOAT} only.",
+            f"Multicorn hands a numeric over as double precision, which is exact to {EXACT_DIGITS} digits only.",
             LOAD_HINT,
         )
     try:

@@ -16,23 +16,19 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from dev.build import build_library
-from dev.environments import site_packages
-from dev.places import Places, installed
+from dev import multicorn
 from dev.servers import Postgres, Triton, default_places
 
 DATABASE = "test"
 NATIVE, MULTICORN, ALONE = "native", "multicorn", "multicorn-alone"
 HOSTS = (NATIVE, MULTICORN, ALONE)
-NO_MULTICORN = "Multicorn is in no PostgreSQL here (neither the tested one nor /usr/lib/postgresql/*)"
 MODELS = Path(__file__).with_name("models")
 
 # What a healthy server never writes, whatever its clients do; XX000 is the only SQLSTATE that Multicorn has.
@@ -53,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    found = multicorn_places()
-    return f"host: {config.getoption('host')}; {f'Multicorn: {found.pg_config}' if found else NO_MULTICORN}"
+    found = multicorn.find_multicorn(default_places())
+    return f"host: {config.getoption('host')}; {f'Multicorn: {found.pg_config}' if found else multicorn.NOT_FOUND}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,18 +59,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark in item.iter_markers("hosts"):
             if host not in mark.args:
                 item.add_marker(pytest.mark.skip(reason=f"{host}: {mark.kwargs['reason']}"))
-
-
-@cache
-def multicorn_places() -> Places | None:
-    """Find a PostgreSQL with Multicorn: the tested one, else Debian's newest."""
-    ours = default_places()
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_config"), reverse=True)
-    candidates = [ours, *(replace(ours, postgres=pg_config) for pg_config in debian)]
-    for places in candidates:
-        if (installed(places.pg_config, "sharedir") / "extension" / "multicorn.control").exists():
-            return places
-    return None
 
 
 @dataclass(frozen=True)
@@ -121,7 +105,7 @@ def create_server(host: str, name: str, options: str) -> str:
     """Write the statement that makes a foreign server, the only one in which hosts differ."""
     if host == NATIVE:
         return f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS ({options})"
-    return f"CREATE SERVER {name} FOREIGN DATA WRAPPER multicorn OPTIONS (wrapper 'fdw.ModelFdw', {options})"
+    return multicorn.create_server(name, options)
 
 
 def server_like_triton(connection: psycopg.Connection[Any], name: str, options: str) -> str:
@@ -189,13 +173,11 @@ def run_postgres(name: str, host: str = NATIVE) -> Iterator[Postgres]:
         "max_prepared_transactions": "2",
         "deadlock_timeout": "1min",
     }
-    places, variables = default_places(), {}
-    if host != NATIVE:
-        places = multicorn_places() or pytest.skip(NO_MULTICORN)
-        build_library(places)
-        # Multicorn imports the wrapper class from where its Python looks for packages.
-        variables = {"PYTHONPATH": str(site_packages(places.venv))}
-    postgres = Postgres(settings=settings, variables=variables, name=f"{name}-postgres", places=places)
+    if host == NATIVE:
+        postgres = Postgres(settings=settings, name=f"{name}-postgres")
+    else:
+        places = multicorn.find_multicorn(default_places()) or pytest.skip(multicorn.NOT_FOUND)
+        postgres = multicorn.multicorn_postgres(places, settings=settings, name=f"{name}-postgres")
     with postgres:
         yield postgres
     crashes = CRASHES if host == NATIVE else MULTICORN_CRASHES

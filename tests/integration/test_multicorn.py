@@ -26,8 +26,7 @@ Connection = psycopg.Connection[Any]
 # ---- with the library ----
 
 LOADED_VARIANTS = {
-    name: {**VARIANTS, **PARALLEL_VARIANTS}[name]
-    for name in ("plain", "batch size 3", "without node", "generic plan", "no joins at all")
+    name: {**VARIANTS, **PARALLEL_VARIANTS}[name] for name in ("plain", "without node", "no joins at all")
 }
 
 
@@ -39,7 +38,8 @@ def loaded_shapes(loaded: Database) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def alone_shapes(alone: Database) -> Iterator[Connection]:
-    with shape_tables(alone), alone.connect() as connection:
+    # Multicorn makes its expressions anew for each outer row, and JIT would compile them each time.
+    with shape_tables(alone), alone.connect(jit="off") as connection:
         yield connection
 
 
@@ -95,12 +95,24 @@ ALONE_ERRORS = {
     r"is not bound": "Multicorn's lookups do not bind this",
     r"unrecognized node type": "Multicorn fails on two outer join conditions (from PostgreSQL 16 on)",
     r"has wrong type": "Multicorn checks another table's condition on the model's row",
+    r"variable not found in subplan": "Multicorn's scans do without what a lateral subquery reads",
     r"cannot read the list": "Multicorn takes a computed list for one value",
 }
 
 
+# Shapes whose rows are wrong without the library: a partition that is a model answers beyond its bounds, of which
+# PostgreSQL tells neither Multicorn nor the wrapper.
+BEYOND_BOUNDS = {
+    "unions: listed, scan",
+    "unions: ranged, scan",
+    "unions: sorted, scan",
+    "unions: sorted, scalar",
+    "unions: a partition, scan",
+}
+
+
 def test_shapes_without_library(alone_shapes: Connection, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every shape gives the right rows, or an error that is Multicorn's; none gives wrong rows."""
+    """Every shape gives the right rows, or an error that is Multicorn's; none but those gives wrong rows."""
     outcomes: Counter[str] = Counter()
     wrong = []
     for name, shape in SHAPES.items():
@@ -108,6 +120,7 @@ def test_shapes_without_library(alone_shapes: Connection, capsys: pytest.Capture
         found = run(alone_shapes, shape, "model_4096", {})
         failure = difference(shape, found, expected)
         known = [reason for pattern, reason in ALONE_ERRORS.items() if re.search(pattern, found[0])]
+        known += ["answered beyond a partition's bounds"] if name in BEYOND_BOUNDS else []
         outcome = "equal" if failure is None else known[0] if known else "wrong"
         outcomes[outcome] += 1
         if outcome == "wrong":
