@@ -26,6 +26,7 @@ EXPECTED = Path(__file__).with_name("expected")
 
 # Scripts about what only one host does.
 ONLY = {
+    "arrays": pytest.mark.hosts(NATIVE, reason="Multicorn has one SQLSTATE; the engine behind both is the same"),
     "native": pytest.mark.hosts(NATIVE, reason="Multicorn's validator checks no options, writes are its own"),
     "import_options": pytest.mark.hosts(
         NATIVE, reason="Multicorn's IMPORT cannot rename what LIMIT TO names, nor pass over a table that is there"

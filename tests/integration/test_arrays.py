@@ -12,6 +12,8 @@ import pytest
 from conftest import Database
 from test_differential import NODE_OFF, PARALLEL, PARALLEL_NODE
 
+pytestmark = pytest.mark.hosts("native", reason="it makes servers of its own; the engine behind both is the same")
+
 Connection = psycopg.Connection[Any]
 
 BATCH_SIZES = (1, 3, 4096)

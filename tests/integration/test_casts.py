@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.hosts("native", reason="Multicorn has one SQLSTATE; the engine behind both is the same")
+
 Connection = psycopg.Connection[Any]
 
 

@@ -12,6 +12,8 @@ import pytest
 from conftest import Database
 from direct import Direct
 
+pytestmark = pytest.mark.hosts("native", reason="the engine behind both is the same")
+
 Connection = psycopg.Connection[Any]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "documents.sql"

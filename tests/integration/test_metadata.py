@@ -15,6 +15,8 @@ import pytest
 from conftest import Database
 from fake_server import FAKE, FakeServer
 
+pytestmark = pytest.mark.hosts("native", reason="it makes servers of its own; the engine behind both is the same")
+
 Connection = psycopg.Connection[Any]
 
 DESCRIBED = (
