@@ -266,9 +266,9 @@ class _Comparer:
         """Correct a column's options, and its type where the tensor's natural type is another one now."""
         said, spec = column.options, group.spec
         options: dict[str, str | None] = {}
-        if said.dtype is not None:
+        if said.dtype not in (None, spec.dtype):
             options["dtype"] = spec.dtype
-        if said.shape is not None:
+        if said.shape not in (None, spec.shape):
             options["shape"] = shape_text(spec.shape)
         earlier = replace(spec, dtype=said.dtype or spec.dtype, shape=spec.shape if said.shape is None else said.shape)
         natural = self._natural_type(group.role, spec, column)

@@ -294,8 +294,7 @@ def test_change_that_only_an_answer_shows(changing: Changing, connection: Connec
 def test_change_in_the_midst_of_a_query(changing: Changing, connection: Connection) -> None:
     changing.become(PLAIN)
     execute(connection, "IMPORT FOREIGN SCHEMA models LIMIT TO (changing) FROM SERVER triton INTO scratch")
-    with connection.transaction():
-        cursor = connection.cursor("rows")
+    with connection.transaction(force_rollback=True), connection.cursor("rows") as cursor:
         cursor.itersize = 10
         cursor.execute("SELECT n, y FROM generate_series(1, 100000) n JOIN changing ON x = n")
         assert all(n == y for n, y in cursor.fetchmany(10))
