@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -260,6 +261,9 @@ def neighbours(multicorn_postgres: Postgres, database: Database) -> Database:
     return made
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="from Python 3.12 on Multicorn and plpython3 exclude each other"
+)
 @pytest.mark.parametrize("order", list(itertools.permutations(FIRST_USES)), ids=", ".join)
 def test_first_uses_in_any_order(neighbours: Database, order: tuple[str, ...]) -> None:
     with neighbours.connect(client_min_messages="error") as connection:

@@ -417,3 +417,20 @@ def test_names_of_elements(text: str, expected: object) -> None:
 )
 def test_versions(text: str, expected: object) -> None:
     assert options.read_import({"versions": text}).versions == expected
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "name"),
+    [({"sslrootcert": "/etc/ca.pem"}, {}, "sslrootcert"), ({}, {"sslkey": "/etc/key.pem"}, "sslkey")],
+)
+def test_files_of_a_multicorn_server_are_refused(server: dict[str, str], user: dict[str, str], name: str) -> None:
+    """Its validator has not asked who sets them, also where the library reads the catalogs itself."""
+    merged = {"url": "grpcs://h", "wrapper": "fdw.ModelFdw", **server}
+    with fails("42501", f'permission denied to set option "{name}"', "Multicorn does not tell who has set it."):
+        options.read_server(1, "s", merged, user)
+
+
+def test_the_class_of_a_multicorn_server_is_no_option_of_ours() -> None:
+    assert options.read_server(1, "s", {"url": "grpc://h", "wrapper": "fdw.ModelFdw"}, {}).name == "s"
+    with pytest.raises(errors.UnknownOption, match='invalid option "wrapper"'):
+        options.validate("server", {"url": "grpc://h", "wrapper": "fdw.ModelFdw"})
