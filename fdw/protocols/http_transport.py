@@ -15,6 +15,7 @@ import errno
 import gzip
 import http.client
 import io
+import random
 import select
 import signal
 import socket
@@ -25,7 +26,7 @@ import weakref
 import zlib
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Deque, Generic, Mapping, Sequence, TypeVar
+from typing import Any, Callable, Deque, Generic, Iterator, Mapping, Sequence, TypeVar
 
 from fdw import tls
 from fdw.codec import Buffer
@@ -147,6 +148,16 @@ class _Patience:
                 return
             if self.left_s <= 0 or slice_s == 0:
                 raise _Expired
+
+    @contextlib.contextmanager
+    def limited_to(self, limit_s: float) -> Iterator[None]:
+        """Let what is done inside wait no longer than this."""
+        left_s = self.left_s
+        given_s = self.left_s = min(left_s, limit_s)
+        try:
+            yield
+        finally:
+            self.left_s += left_s - given_s
 
 
 def _wait_for(handle: socket.socket, events: int, patience: _Patience) -> None:
@@ -279,31 +290,45 @@ def _resolve(host: str, port: int, patience: _Patience) -> list[Any]:
 
 
 def _connect(endpoint: Endpoint, patience: _Patience, keepalive_ms: int) -> socket.socket:
-    """Connect to the first address that answers."""
+    """Connect to the first address that answers; each gets its share of the time."""
     last_error: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
-    for family, kind, protocol, _, address in _resolve(endpoint.host, endpoint.port, patience):
+    addresses = _in_turn(_resolve(endpoint.host, endpoint.port, patience))
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, start=1):
         try:
-            handle = socket.socket(family, kind, protocol)
+            with patience.limited_to(patience.left_s / (len(addresses) - number + 1)):
+                return _connect_to(socket.socket(family, kind, protocol), address, patience, keepalive_ms)
         except OSError as error:
             last_error = error
-            continue
-        try:
-            handle.setblocking(False)
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(keepalive_ms // 1000, 32767))
-            state = handle.connect_ex(address)
-            if state == errno.EINPROGRESS:
-                _wait_for(handle, select.POLLOUT, patience)
-                state = handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        except BaseException:
-            handle.close()
-            raise
-        if state == 0:
-            return handle
-        handle.close()
-        last_error = OSError(state, "connect")  # the subclass that fits the number
+        except _Expired:
+            if number == len(addresses):
+                raise
     raise last_error
+
+
+def _in_turn(addresses: list[Any]) -> list[Any]:
+    """Shuffle the addresses of the kind that the system puts first, so that each gets its share of connections."""
+    first = [entry for entry in addresses if entry[0] == addresses[0][0]]
+    random.shuffle(first)
+    return first + [entry for entry in addresses if entry[0] != addresses[0][0]]
+
+
+def _connect_to(handle: socket.socket, address: Any, patience: _Patience, keepalive_ms: int) -> socket.socket:
+    try:
+        handle.setblocking(False)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(keepalive_ms // 1000, 32767))
+        state = handle.connect_ex(address)
+        if state == errno.EINPROGRESS:
+            _wait_for(handle, select.POLLOUT, patience)
+            state = handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except BaseException:
+        handle.close()
+        raise
+    if state == 0:
+        return handle
+    handle.close()
+    raise OSError(state, "connect")  # the subclass that fits the number
 
 
 def _secure(handle: socket.socket, context: ssl.SSLContext, host: str, patience: _Patience) -> ssl.SSLSocket:
@@ -581,18 +606,15 @@ class HttpClient:
         connection = self.take_idle()
         if connection is not None:
             return connection
-        left_s = patience.left_s
-        limit_s = patience.left_s = min(left_s, self._connect_timeout_s)
         try:
-            handle = self._make(patience)
+            with patience.limited_to(self._connect_timeout_s):
+                handle = self._make(patience)
         except _Expired:
-            if limit_s < left_s:
+            if patience.left_s > 0:
                 raise RequestFailed(_unconnected(TIMED_OUT)) from None
             raise
         except OSError as error:
             raise RequestFailed(_connect_failure(error)) from None
-        finally:
-            patience.left_s += left_s - limit_s
         connection = http.client.HTTPConnection(self._endpoint.host, self._endpoint.port)
         wire: Any = _Wire(handle)
         connection.sock = wire

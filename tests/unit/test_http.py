@@ -17,8 +17,10 @@ from fake_http import FakeHttp, Script
 from fake_server import FAKE, NUMPY, FakeModel, FakeServer
 from helpers import doubles, fails, fake_table, finish, score, strings, table
 
-from fdw import errors, host
+from fdw import connections, errors, host
 from fdw.protocols import http_transport
+
+COLUMNS = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
 
 
 def endpoint(server: FakeHttp) -> str:
@@ -451,6 +453,31 @@ def test_a_server_that_swallows_connections() -> None:
         with unreachable(f"127.0.0.1:{server.port}", "The server did not answer in time. Attempts: 1."):
             finish(host.describe(description))
         assert 0.25 < time.monotonic() - began_s < 1
+
+
+def test_the_addresses_of_one_name_share_connections_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeServer("swallows") as silent, FakeServer("refuses") as closed, FakeHttp() as server:
+        genuine = http_transport.socket.getaddrinfo
+
+        def look_up(host_name: str, port: Any, **others: Any) -> Any:
+            if host_name != "several.invalid":
+                return genuine(host_name, port, **others)
+            if others.get("flags"):
+                raise http_transport.socket.gaierror
+            ports = (silent.port, closed.port, server.port)
+            return [entry for number in ports for entry in genuine("127.0.0.1", number, **others)]
+
+        monkeypatch.setattr(http_transport.socket, "getaddrinfo", look_up)
+        description = table(
+            *COLUMNS,
+            url="http://several.invalid",
+            server={"connect_timeout_ms": "900"},
+            model="fake",
+            max_attempts="1",
+        )
+        for _ in range(5):
+            connections._connections.clear()
+            assert score(description, [1.0], [2])[0][0].tolist() == [2.0]
 
 
 def timed_out(server: Any, timeout_ms: int) -> Any:
