@@ -27,6 +27,7 @@
 #include "commands/event_trigger.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -181,7 +182,7 @@ check_types(Relation rel, PyObject *readings)
 static void
 check_table(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = table_open(relid, NoLock);
 	PyObject   *result;
 
 	model_python_start();
@@ -216,8 +217,13 @@ model_fdw_check_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	foreach(cell, changed_relations())
 	{
-		if (model_is_foreign_table(lfirst_oid(cell)))
-			check_table(lfirst_oid(cell));
+		Oid			relid = lfirst_oid(cell);
+
+		/* what another session has locked, this command has not changed */
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&
+			ConditionalLockRelationOid(relid, AccessShareLock) &&
+			model_is_foreign_table(relid))
+			check_table(relid);
 	}
 	PG_RETURN_NULL();
 }

@@ -376,6 +376,14 @@ def test_other_ddl_does_not_start_python(database: Database, session: Connection
         execute(fresh, "DROP EXTENSION model_fdw CASCADE; ALTER TABLE scratch.plain ADD COLUMN c int")
 
 
+def test_tables_that_others_change_are_not_waited_for(database: Database, connection: Connection) -> None:
+    execute(connection, "CREATE TABLE p (k int, x float8) PARTITION BY LIST (k)")
+    execute(connection, "CREATE FOREIGN TABLE t PARTITION OF p DEFAULT SERVER triton OPTIONS (model 'slow')")
+    with database.connect() as other, other.transaction(force_rollback=True):
+        execute(other, "ALTER FOREIGN TABLE scratch.t ALTER x OPTIONS (ADD input 'x')")
+        execute(connection, "SET lock_timeout = '1s'; ALTER TABLE ONLY p ALTER x SET STATISTICS 10")
+
+
 def test_what_other_ddl_pays(session: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints what an ALTER TABLE of an ordinary table costs with the event trigger and without."""
     execute(session, "CREATE TABLE plain (a int)")
