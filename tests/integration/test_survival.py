@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import fake_server
 import psycopg
 import pytest
-from conftest import Database, make_scratch, server_like_triton, set_table_options
+from conftest import NATIVE, Database, make_scratch, server_like_triton, set_table_options
 from psycopg import errors
 from tritonclient.grpc import InferenceServerClient
 
@@ -150,6 +150,8 @@ def is_gone(pid: int) -> bool:
 
 # ---- statement_timeout against a server that never answers ----
 
+own_import = pytest.mark.hosts(NATIVE, reason="Multicorn reports every error of IMPORT as XX000")
+
 UNDESCRIBED = "CREATE FOREIGN TABLE plain (a float8, b float8, s float8) SERVER triton OPTIONS (model 'affine')"
 
 STUCK = {
@@ -166,7 +168,13 @@ STUCK = {
 
 # What a session knows of a model it does not ask again, so EXPLAIN alone waits for nothing in a used one.
 @pytest.mark.parametrize(
-    ("state", "what"), [("fresh", what) for what in STUCK] + [("used", what) for what in STUCK if what != "explain"]
+    ("state", "what"),
+    [
+        pytest.param(state, what, marks=own_import if what == "import" else ())
+        for state in ("fresh", "used")
+        for what in STUCK
+        if (state, what) != ("used", "explain")
+    ],
 )
 def test_statement_timeout(victims: Database, session: Connection, state: str, what: str) -> None:
     session.execute(UNDESCRIBED)
@@ -278,14 +286,16 @@ def test_end_of_the_postmaster(victims: Database, session: Connection) -> None:
         scores(connection, victims)
 
 
-def restless(connection: Connection) -> list[str]:
+def restless(connection: Connection, host: str) -> list[str]:
     connection.execute("CREATE TABLE IF NOT EXISTS scratch.few AS SELECT n AS x FROM generate_series(1, 50) n")
+    imports = ["IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO scratch"]
     return [
         JOIN,
         "SELECT s FROM plain WHERE a = 1 AND b = 2",
         "SELECT count(y) FROM few JOIN ml.slow USING (x)",
         "SELECT count(*) FROM readings c, ml.affine p WHERE p.a = c.f1 AND p.b = c.f2",
-        "IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO scratch",
+        # Multicorn reports every error of its own as XX000
+        *(imports if host == NATIVE else ()),
         "SELECT sum((SELECT s FROM ml.affine WHERE a = x AND b = x)) FROM few",
         "SELECT sum(total) OVER (ORDER BY id) FROM readings NATURAL JOIN ml.sum10 ORDER BY 1 DESC LIMIT 1",
     ]
@@ -410,7 +420,7 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
     for name, value in settings.items():
         session.execute(f"SET {name} = {value}".encode())
     session.execute(UNDESCRIBED)
-    statements = restless(session)
+    statements = restless(session, victims.host)
     began = session.execute("SELECT pg_postmaster_start_time()").fetchone()
     delays = {
         False: Delays(f"cancels, {plans}, in a used session", LATE_S),
@@ -472,7 +482,7 @@ def test_terminates_at_random(victims: Database, readings: None, plans: str) -> 
     with victims.session() as admin:
         began = admin.execute("SELECT pg_postmaster_start_time()").fetchone()
         admin.execute(UNDESCRIBED)
-        statements = [sql.replace("INTO scratch", "INTO imported") for sql in restless(admin)]
+        statements = [sql.replace("INTO scratch", "INTO imported") for sql in restless(admin, victims.host)]
         before = backends(admin)
         while sum(len(found.took_s) for found in delays.values()) < TERMINATES:
             tries += 1
