@@ -857,6 +857,9 @@ model_join_init_worker(CustomScanState *node, shm_toc *toc, void *coordinate)
  * Custom scan callback: resources will be released soon.  A cursor may go on
  * after this, so nothing is cancelled; but the shared memory goes away before
  * EXPLAIN asks, so the leader reads it now.
+ *
+ * A subquery that several nodes mention is shut down by each of them, the
+ * first time before its Gather unmaps the memory, and then after that.
  */
 static void
 model_join_shutdown(CustomScanState *node)
@@ -866,18 +869,18 @@ model_join_shutdown(CustomScanState *node)
 	if (state->shared == NULL)
 		return;
 	for (int i = 0; i < NCOUNTERS; i++)
-		state->workers[i] = pg_atomic_read_u64(&state->shared->values[i]);
+		model_count(state->workers, i,
+					pg_atomic_read_u64(&state->shared->values[i]));
+	state->shared = NULL;
 }
 
 /* The counters of this process and of the workers together. */
 static void
 total_counters(ModelJoinState *state, int64 *totals)
 {
+	memcpy(totals, state->stream->counters, sizeof(int64) * NCOUNTERS);
 	for (int i = 0; i < NCOUNTERS; i++)
-		totals[i] = state->stream->counters[i] + state->workers[i];
-	totals[COUNT_LARGEST_BATCH] =
-		Max(state->stream->counters[COUNT_LARGEST_BATCH],
-			state->workers[COUNT_LARGEST_BATCH]);
+		model_count(totals, i, state->workers[i]);
 }
 
 /* Custom scan callback: EXPLAIN. */

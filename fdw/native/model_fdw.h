@@ -318,6 +318,7 @@ extern ModelBatch *model_stream_next(ModelStream *stream, ModelFill fill,
 extern Datum model_stream_output(ModelStream *stream, ModelBatch *batch,
 								 int output, int row, ExprContext *econtext,
 								 bool *isnull);
+extern void model_count(int64 *counters, ModelCounter counter, int64 value);
 extern void model_stream_count(ModelStream *stream, ModelCounter counter,
 							   int64 value);
 extern ServerTimes model_stream_server_times(ModelStream *stream);
@@ -394,6 +395,8 @@ typedef enum ScanHeader
 typedef struct ModelScanState ModelScanState;
 
 extern void model_scan_routine(FdwRoutine *routine);
+extern List *model_scan_reparameterize(PlannerInfo *root, List *private,
+									   RelOptInfo *child);
 extern void model_scan_lists(PlannerInfo *root, RelOptInfo *rel,
 							 ModelBindings *bindings, List *clauses,
 							 List **quals, List **exprs, List **private);

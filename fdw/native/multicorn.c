@@ -51,6 +51,7 @@ static void explain_adopted_scan(CustomScanState *node, List *ancestors,
 static const CustomPathMethods adopted_path_methods = {
 	.CustomName = "Model Scan",
 	.PlanCustomPath = plan_adopted_scan,
+	.ReparameterizeCustomPathByChild = model_scan_reparameterize,
 };
 
 const CustomScanMethods model_adopted_scan_methods = {

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/appendinfo.h"
 #include "optimizer/cost.h"
 #include "optimizer/joininfo.h"
 #include "optimizer/optimizer.h"
@@ -511,6 +512,37 @@ scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 							NIL, outer_plan);
 }
 
+/* Bring an expression on a partitioned table's columns to a partition. */
+static List *
+child_expressions(PlannerInfo *root, List *exprs, RelOptInfo *child)
+{
+#if PG_VERSION_NUM >= 160000
+	return (List *) adjust_appendrel_attrs_multilevel(root, (Node *) exprs,
+													  child,
+													  child->top_parent);
+#else
+	return (List *) adjust_appendrel_attrs_multilevel(root, (Node *) exprs,
+													  child->relids,
+													  child->top_parent_relids);
+#endif
+}
+
+/*
+ * FDW callback: in a partitionwise join the values come from a partition, not
+ * from the whole table.  The conditions are copied as well, so that those
+ * that hold by the binding are not recognised and checked once more.
+ */
+List *
+model_scan_reparameterize(PlannerInfo *root, List *private, RelOptInfo *child)
+{
+	ModelBindings *bindings = palloc(sizeof(ModelBindings));
+
+	*bindings = *(ModelBindings *) linitial(private);
+	bindings->values = child_expressions(root, bindings->values, child);
+	bindings->exact = child_expressions(root, bindings->exact, child);
+	return list_make1(bindings);
+}
+
 /* FDW callback: a scan may run in a worker (see add_scan_path()). */
 static bool
 scan_parallel_safe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
@@ -856,7 +888,8 @@ model_scan_recheck(ModelScanState *state, TupleTableSlot *slot)
 			ExecCopySlot(slot, answer);
 	}
 	econtext->ecxt_scantuple = slot;
-	return ExecQual(state->recheck, econtext);
+	return ExecQual(state->before, econtext) &&
+		ExecQual(state->recheck, econtext);
 }
 
 /* Start over with new parameters. */
@@ -959,6 +992,7 @@ model_scan_routine(FdwRoutine *routine)
 	routine->GetForeignPaths = scan_paths;
 	routine->GetForeignPlan = scan_plan;
 	routine->IsForeignScanParallelSafe = scan_parallel_safe;
+	routine->ReparameterizeForeignPathByChild = model_scan_reparameterize;
 	routine->BeginForeignScan = scan_begin;
 	routine->IterateForeignScan = scan_iterate;
 	routine->RecheckForeignScan = scan_recheck;

@@ -314,16 +314,23 @@ share_maximum(pg_atomic_uint64 *shared, uint64 value)
 		;
 }
 
-/* Add to a counter; of the largest batch, keep the maximum. */
+/* Add to one of some counters; of the largest batch, keep the maximum. */
+void
+model_count(int64 *counters, ModelCounter counter, int64 value)
+{
+	if (counter == COUNT_LARGEST_BATCH)
+		counters[counter] = Max(counters[counter], value);
+	else
+		counters[counter] += value;
+}
+
+/* Count for a stream, and for the parallel query that it is a part of. */
 void
 model_stream_count(ModelStream *stream, ModelCounter counter, int64 value)
 {
 	SharedCounters *shared = stream->shared;
 
-	if (counter == COUNT_LARGEST_BATCH)
-		stream->counters[counter] = Max(stream->counters[counter], value);
-	else
-		stream->counters[counter] += value;
+	model_count(stream->counters, counter, value);
 	if (shared == NULL)
 		return;
 	if (counter == COUNT_LARGEST_BATCH)
@@ -498,7 +505,7 @@ model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 	for (int i = 0; i < stream->ninputs; i++)
 	{
 		ModelInput *input = &stream->inputs[i];
-		int			length = input->bytes.len;
+		Size		length = input->bytes.len + input->borders.len;
 
 		if (input->plain)
 		{
@@ -507,7 +514,7 @@ model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 		}
 		model_input_append(input, row, values[i], econtext,
 						   stream->table->name);
-		stream->bytes += input->bytes.len - length;
+		stream->bytes += input->bytes.len + input->borders.len - length;
 	}
 	return stream->nrows++;
 }

@@ -370,6 +370,59 @@ def test_concurrent_update(database: Database, connection: Connection, node: str
             assert all(row[2] == 2 * row[1] + 3 for row in rows), sql
 
 
+def test_concurrent_update_and_conditions_on_inputs(database: Database, connection: Connection) -> None:
+    """Where a list gives an input, the conditions on inputs are checked for the row's new version."""
+    connection.execute("CREATE TABLE c (id int PRIMARY KEY, x float8, y float8, s float8)")
+    connection.execute("INSERT INTO c SELECT n, 9, 1 FROM generate_series(1, 3) n")
+    with database.connect() as other:
+        connection.execute("BEGIN")
+        connection.execute("UPDATE c SET x = 0 WHERE id = 2")
+        rows: list[Any] = []
+        sql = (
+            "UPDATE scratch.c SET s = p.s FROM ml.affine p WHERE p.a IN (1, 2) AND p.b = c.y AND p.a < c.x RETURNING id"
+        )
+        thread = threading.Thread(target=lambda: rows.extend(other.execute(sql.encode()).fetchall()))
+        thread.start()
+        while not connection.execute(
+            "SELECT FROM pg_locks WHERE NOT granted AND pid = %s", [other.info.backend_pid]
+        ).fetchall():
+            assert thread.is_alive()
+        connection.execute("COMMIT")
+        thread.join()
+    assert sorted(rows) == [(1,), (3,)]
+
+
+@pytest.mark.parametrize("node", ["on", "off"])
+@pytest.mark.parametrize("local", [True, False], ids=["mixed", "models"])
+def test_partitionwise_join_with_models(connection: Connection, node: str, local: bool) -> None:
+    """A partition that is a model takes its inputs from the partition that it is joined with."""
+    connection.execute("CREATE TABLE t (a float8, y float8) PARTITION BY LIST (a)")
+    connection.execute("CREATE TABLE p (a float8, b float8, s float8, d float8) PARTITION BY LIST (a)")
+    for a in (1, 2):
+        connection.execute(f"CREATE TABLE t{a} PARTITION OF t FOR VALUES IN ({a})".encode())
+    connection.execute(
+        "CREATE FOREIGN TABLE p1 PARTITION OF p FOR VALUES IN (1) SERVER triton OPTIONS (model 'affine')"
+    )
+    if local:
+        connection.execute("CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)")
+        connection.execute("INSERT INTO p SELECT 2, n, 4 + 3 * n, 2 - n FROM generate_series(1, 9) n")
+    else:
+        connection.execute(
+            "CREATE FOREIGN TABLE p2 PARTITION OF p FOR VALUES IN (2) SERVER triton OPTIONS (model 'affine')"
+        )
+    connection.execute("INSERT INTO t SELECT 1 + n % 2, n % 9 + 1 FROM generate_series(1, 18) n")
+    connection.execute("ANALYZE t")
+    connection.execute(f"SET model_fdw.enable_model_join = {node}".encode())
+    for partitionwise in ("off", "on"):
+        connection.execute(f"SET enable_partitionwise_join = {partitionwise}".encode())
+        for kind in ("JOIN", "LEFT JOIN"):
+            rows = connection.execute(
+                f"SELECT t.a, t.y, p.s FROM t {kind} p ON p.a = t.a AND p.b = t.y AND p.d < 9 ORDER BY 1, 2".encode()
+            ).fetchall()
+            assert len(rows) == 18, (kind, partitionwise)
+            assert all(s == 2 * a + 3 * y for a, y, s in rows), (kind, partitionwise)
+
+
 def test_more_than_one_row_is_an_error(connection: Connection) -> None:
     with pytest.raises(errors.CardinalityViolation):
         connection.execute("SELECT (SELECT s FROM ml.affine WHERE a = n AND b IN (1, 2)) FROM generate_series(1, 3) n")

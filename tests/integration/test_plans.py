@@ -282,3 +282,29 @@ def test_preloaded_library(database: Database) -> None:
             assert rows == [(9.0, 2.0)]
     assert min(times_ms) < 100
     print(f"\nconnection to first prediction: {', '.join(f'{ms:.0f}' for ms in sorted(times_ms))} ms")
+
+
+def test_parallel_subquery_of_several_nodes(tables: Connection) -> None:
+    """A subquery with workers is shut down by each node that mentions it, the last time without its shared memory."""
+    tables.execute("CREATE TABLE parted (k int, x float8) PARTITION BY LIST (k)")
+    for k in (0, 1):
+        tables.execute(f"CREATE TABLE parted{k} PARTITION OF parted FOR VALUES IN ({k})".encode())
+    tables.execute("INSERT INTO parted SELECT i % 2, i FROM generate_series(1, 40) AS i")
+    tables.execute("ANALYZE parted")
+    for name, value in {
+        "max_parallel_workers_per_gather": "2",
+        "parallel_setup_cost": "0",
+        "parallel_tuple_cost": "1000000",
+        "cpu_tuple_cost": "100000",
+        "min_parallel_table_scan_size": "0",
+    }.items():
+        tables.execute(f"SET {name} = {value}".encode())
+    scores = "SELECT max(p.s) FROM c JOIN ml.affine p ON p.a = c.x AND p.b = c.y GROUP BY c.x"
+    sql = f"SELECT count(*) FROM parted WHERE k < 0 OR x IN ({scores})"
+    plan = explain(tables, sql)
+    assert plan.count("hashed SubPlan 1") == 2, plan
+    assert "Parallel Custom Scan (Model Join)" in plan, plan
+    expected = "SELECT count(*) FROM parted WHERE x IN (SELECT max(2 * x + 3 * y) FROM c GROUP BY x)"
+    assert tables.execute(sql.encode()).fetchall() == tables.execute(expected.encode()).fetchall()
+    # each of the two nodes runs it to fill a hash table of its own
+    assert sum(node["Rows Sent"] for node in analyze(tables, sql)) == 2 * 180

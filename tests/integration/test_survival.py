@@ -453,7 +453,7 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
             if sql.startswith("IMPORT") and error is None:
                 admin.execute("DROP SCHEMA scratch CASCADE; CREATE SCHEMA scratch")
                 session.execute(UNDESCRIBED)
-                restless(session)
+                restless(session, victims.host)
             if tries == CANCELS // 2:
                 scores(session, victims)
                 used = channels(session)
