@@ -181,11 +181,12 @@ def _join(plan: signature.Plan, rows: int, parts: Sequence[Part], scattered: boo
     good = [part for part in parts if part.columns is not None]
     refused = [part for part in parts if part.columns is None]
     places = _places(good, rows) if scattered or refused else None
+    bad = _places(refused, rows)
     joined: list[codec.OutputColumn] = []
     for position, kind in enumerate(plan.kinds):
         if position in plan.messages:
-            said = codec.text_column([part.said for part in refused])
-            joined.append(codec.spread(said, np.sort(_places(refused, rows)), rows))
+            said = codec.text_column([refused[number].said for number in np.argsort(bad)])
+            joined.append(codec.spread(said, np.sort(bad), rows))
             continue
         pieces = [part.columns[position] for part in good if part.columns is not None]
         column = codec.join_columns(pieces, places if scattered else None) if pieces else codec.no_values(kind)
@@ -237,7 +238,8 @@ def _is_idempotent(session: Session) -> bool:
 def _answer_halves(
     session: Session, tensors: Sequence[codec.EncodedTensor], selection: codec.Selection
 ) -> Steps[list[Part]]:
-    halves = yield from gather((_answer(session, tensors, half) for half in _halve(selection)), 2)
+    """Get the answers of both halves, one after the other: _predict() counts them as one request in flight."""
+    halves = yield from gather((_answer(session, tensors, half) for half in _halve(selection)), 1)
     return halves[0] + halves[1]
 
 
@@ -254,11 +256,12 @@ def _halve(selection: codec.Selection) -> tuple[codec.Selection, codec.Selection
 
 
 def _about_inputs(session: Session, error: errors.ModelRefused) -> errors.ModelRefused:
-    """Say which columns the rows came from, never what was in them."""
+    """Say which columns the rows came from, if any, never what was in them."""
     names = [name for feed in session.plan.feeds for name in feed.names]
     listed = ", ".join(f'"{name}"' for name in names[:NAMED_INPUTS])
     more = f" and {len(names) - NAMED_INPUTS} more" if len(names) > NAMED_INPUTS else ""
-    error.detail = f'The request was made of input columns {listed}{more} of foreign table "{session.table.name}".'
+    if names:
+        error.detail = f'The request was made of input columns {listed}{more} of foreign table "{session.table.name}".'
     error.hint = "To get the answers of the other rows, add a text column with OPTIONS (error 'true')."
     if signature.has_error_column(session.table):
         error.hint = 'Set table option "idempotent" to "true" if rows of a refused request can be sent once more.'

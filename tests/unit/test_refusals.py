@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -138,6 +139,58 @@ def test_arrays_of_different_lengths() -> None:
                 start, length = w.starts[row], w.dimensions[row][0]
                 assert bad or w.values[start : start + length].tolist() == [item + 1 for item in value]
                 assert texts(wrong)[row] == ("negative input" if bad else None)
+
+
+def test_rows_of_several_shapes_get_their_own_messages() -> None:
+    def compute(inputs: Arrays) -> Arrays:
+        if (inputs["v"] < 0).any():
+            raise ValueError(f"negative input {inputs['v'].min():g}")
+        return {"w": inputs["v"][:, 0]}
+
+    model = FakeModel((("v", "FP64", (-1, -1)),), (("w", "FP64", (-1,)),), compute)
+    columns = (
+        ("v", "double precision[]", {"input": "v"}),
+        ("w", "double precision", {"output": "w"}),
+        ("wrong", "text", {"error": "true"}),
+    )
+    rows = [[1.0], [-2.0, 0.0], [-3.0], [4.0, 0.0], [-5.0]]
+    lengths = [len(row) for row in rows]
+    column = (
+        doubles(*(value for row in rows for value in row)),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64).tobytes(),
+        np.array([[1, length, 0, 0, 0, 0, 0] for length in lengths], np.int32).tobytes(),
+    )
+    with FakeServer(models={"m": model}) as server:
+        session = finish(host.open(table(*columns, url=server.url, model="m"), [1], [2, 3]))
+        w, wrong = finish(host.submit(session, len(rows), [column]))
+    assert numbers(w) == [1.0, None, None, 4.0, None]
+    assert texts(wrong) == [None, "negative input -2", "negative input -3", None, "negative input -5"]
+
+
+@pytest.mark.parametrize("max_in_flight", ["1", "2"])
+def test_halves_count_as_the_request_that_they_were(max_in_flight: str) -> None:
+    def compute(inputs: Arrays) -> Arrays:
+        time.sleep(0.01)
+        return refuse_negative(inputs)
+
+    with FakeServer(models={"fake": replace(FAKE, compute=compute, max_batch_size=16)}) as server:
+        description = table(
+            X, Y, LABEL, WRONG, url=server.url, model="fake", retry_budget="1000", max_in_flight=max_in_flight
+        )
+        check(description, [-1.0] * 48)
+        assert server.most_running <= int(max_in_flight)
+
+
+def test_without_inputs_no_columns_are_named() -> None:
+    def compute(_: Arrays) -> Arrays:
+        raise ValueError("no input")
+
+    model = replace(FAKE, compute=compute, optional=frozenset({"x"}))
+    with FakeServer(models={"fake": model}) as server:
+        session = finish(host.open(table(X, Y, LABEL, url=server.url, model="fake"), [], [2]))
+        with pytest.raises(errors.ModelRefused) as caught:
+            finish(host.submit(session, 1, []))
+    assert caught.value.detail is None
 
 
 def test_without_such_a_column_the_statement_fails_and_names_the_inputs() -> None:
