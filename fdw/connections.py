@@ -159,7 +159,7 @@ def _explained(server: Server, replica: Replica, failure: errors.Failure) -> Ste
     """Find out why a server closed the connection before it stood, where it did so without a word."""
     if not failure.mute:
         return failure
-    found = yield from tls.why_closed(server, replica.endpoint.scheme.endswith("s"), failure.text)
+    found = yield from tls.why_closed(server, replica.endpoint, failure.text)
     return failure if found is None else replace(failure, cause=found[0], hint=found[1], connected=False)
 
 

@@ -7,6 +7,7 @@ the same. why_closed() makes one more connection of its own, in slices, and read
 from __future__ import annotations
 
 import errno
+import ipaddress
 import re
 import socket
 import ssl
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Callable, Optional, Tuple, TypeVar
 
 from fdw.errors import CertificateFile
-from fdw.options import Server
+from fdw.options import Endpoint, Server
 from fdw.tickets import Steps
 
 T = TypeVar("T")
@@ -145,21 +146,35 @@ def _using(option: str, path: str | None, use: Callable[[str | None], T]) -> T:
 _OPEN, _CLOSED, _SILENT = "open", "closed", "silent"
 
 
-def why_closed(server: Server, with_tls: bool, text: str) -> Steps[Explanation | None]:
-    """Find out why a server closes connections before they stand; None: it does not tell.
+def _address_in(text: str, endpoint: Endpoint) -> str | None:
+    """Find an IP address of an endpoint in a text as gRPC's own are: ipv4:host:port; None: it names no such address."""
+    found = re.search(rf"ipv[46]:(?:\[|%5B)?([0-9A-Fa-f.:]+?)(?:\]|%5D)?:{endpoint.port}(?!:?[0-9])", text)
+    try:
+        return str(ipaddress.ip_address(found[1])) if found else None
+    except ValueError:
+        return None
+
+
+def why_closed(server: Server, endpoint: Endpoint, text: str) -> Steps[Explanation | None]:
+    """Find out why a server closes connections to an endpoint before they stand; None: it does not tell.
 
     ``text`` holds the address as gRPC's own messages do: ipv4:host:port. Takes DIAGNOSIS_S at most.
     """
-    found = re.search(r"ipv([46]):\[?([0-9A-Fa-f.:]+?)\]?:([0-9]+)", text)
-    if found is None:
+    address = _address_in(text, endpoint)
+    if address is None:
         return None
-    family = socket.AF_INET if found[1] == "4" else socket.AF_INET6
+    with_tls = endpoint.scheme.endswith("s")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     trial = context(server, "h2") if with_tls else ssl.create_default_context()
     trial.check_hostname = False
     trial.verify_mode = ssl.CERT_NONE
-    with socket.socket(family) as connection:
+    try:
+        connection = socket.socket(family)
+    except OSError:  # no addresses of this family on this machine
+        return None
+    with connection:
         connection.setblocking(False)
-        if connection.connect_ex((found[2], int(found[3]))) not in (0, errno.EINPROGRESS):
+        if connection.connect_ex((address, endpoint.port)) not in (0, errno.EINPROGRESS):
             return None
         alert = yield from _shake_hands(connection, trial)
     if not with_tls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any, Callable, Generic, TypeVar
 
 import grpc
@@ -68,8 +69,17 @@ def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
     return grpc.insecure_channel(*arguments, compression)
 
 
+# How gRPC's own texts begin where no connection stood, so that no server has seen the request.
+_NOT_CONNECTED = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "DNS resolution failed",
+    "errors resolving",
+)
+
 # What gRPC's own texts say became of a connection: (part of the text, whether a connection stood, the fact in a
-# sentence). The first match counts. An UNAVAILABLE that matches none is taken for the server's own.
+# sentence). The first match counts; those without a connection count only in a text that _never_connected() believes.
+# An UNAVAILABLE that matches none is taken for the server's own.
 _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("Connection refused", False, "The connection was refused."),
     ("DNS resolution failed", False, "The host name could not be resolved."),
@@ -109,14 +119,21 @@ _NOT_READY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 _OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum", "header with status: 413")
 
 
-def failure_of(code: grpc.StatusCode, text: str) -> Failure:
-    """Tell the transport's failures from the server's own answers of the same status."""
+def _never_connected(text: str, port: int) -> bool:
+    """Tell whether a text is gRPC's own about no connection to a port, and not what a server passes on of another."""
+    ports = re.findall(r":([0-9]{1,5})(?![0-9A-Za-z])", text)
+    return text.startswith(_NOT_CONNECTED) and (not ports or str(port) in ports)
+
+
+def failure_of(code: grpc.StatusCode, text: str, port: int) -> Failure:
+    """Tell the transport's failures from the answers of the same status of the server at ``port``."""
     if code == grpc.StatusCode.UNAVAILABLE:
-        known = tls.explain(text)
+        unconnected = _never_connected(text, port)
+        known = tls.explain(text) if unconnected else None
         if known is not None:
             return Failure(code.name, text, known[0], connected=False, hint=known[1])
         for needle, connected, cause in _TRANSPORT_FAILURES:
-            if needle in text:
+            if needle in text and (connected or unconnected):
                 mute = not connected and any(needle in text for needle in _MUTE)
                 return Failure(code.name, text, cause, connected, mute=mute)
     if "RST_STREAM" in text:
@@ -134,12 +151,13 @@ def failure_of(code: grpc.StatusCode, text: str) -> Failure:
 
 
 class GrpcCall(Generic[T]):
-    """A unary call; ``parse`` turns the response message into our own terms."""
+    """A unary call to a port; ``parse`` turns the response message into our own terms."""
 
     def __init__(
-        self, channel: grpc.Channel, future: Any, parse: Callable[[Any], T], if_unimplemented: T | None
+        self, channel: grpc.Channel, port: int, future: Any, parse: Callable[[Any], T], if_unimplemented: T | None
     ) -> None:
         self.channel = channel
+        self._port = port
         self._future = future
         self._parse = parse
         self._if_unimplemented = if_unimplemented
@@ -155,7 +173,7 @@ class GrpcCall(Generic[T]):
             return None
         if code == grpc.StatusCode.UNIMPLEMENTED and self._if_unimplemented is not None:
             return None
-        return failure_of(code, self._future.details() or "")
+        return failure_of(code, self._future.details() or "", self._port)
 
     def value(self) -> T:
         """Return the answer."""
@@ -201,7 +219,7 @@ class GrpcClient:
         future = method.future(message, timeout=timeout_ms / 1000, metadata=self._headers)
         notify = self._notify
         future.add_done_callback(lambda _: notify())
-        return GrpcCall(self._channel, future, parse, if_unimplemented)
+        return GrpcCall(self._channel, self._endpoint.port, future, parse, if_unimplemented)
 
     def renew(self, failed: Call[object]) -> None:
         """Replace the channel, unless another failed call already did."""

@@ -330,8 +330,54 @@ def test_no_other_status_is_tried_again(code: grpc.StatusCode) -> None:
 
 
 def test_a_request_that_the_server_breaks_off_is_lost_and_not_refused() -> None:
-    failure = failure_of(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+    failure = failure_of(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", 1)
     assert (failure.status, failure.cause) == ("UNAVAILABLE", "The server broke the request off.")
+
+
+OWN = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:8001: Failed to connect to remote host: "
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"{OWN}Connection refused", "The connection was refused."),
+        (
+            "connections to all backends failing; last error: UNKNOWN: ipv6:%5B::1%5D:8001: connection attempt timed"
+            " out before receiving SETTINGS frame",
+            "The server did not answer in time.",
+        ),
+        (
+            "errors resolving nowhere.invalid:8001: [field:hostname lookup error:address lookup failed for"
+            " nowhere.invalid:8001: Domain name not found]",
+            "The host name could not be resolved.",
+        ),
+        (
+            "DNS resolution failed for nowhere.invalid:8001: C-ares status is not ARES_SUCCESS",
+            "The host name could not be resolved.",
+        ),
+        ("ledger written, notify: Connection refused", None),
+        ("payment-db: certificate has expired", None),
+        ("payment-db: Tls handshake failed ipv4:10.0.0.1:8001", None),
+        (OWN.replace("8001", "5432") + "Connection refused", None),
+    ],
+)
+def test_only_grpcs_own_text_says_that_no_connection_stood(text: str, cause: str | None) -> None:
+    failure = failure_of(grpc.StatusCode.UNAVAILABLE, text, 8001)
+    assert (failure.cause, failure.connected, failure.mute) == (cause, cause is None, False)
+
+
+def test_what_a_server_says_of_another_is_no_reason_to_ask_again() -> None:
+    text = "ledger written, notify: Connection refused"
+    behaviour = Behaviour(status=grpc.StatusCode.UNAVAILABLE, status_text=text)
+    with (
+        FakeServer(behaviour) as server,
+        fails(
+            "HV000",
+            f'model "fake" failed on model server "{endpoint(server)}": {text}',
+            "The server reports that it is unavailable. Attempts: 1.",
+        ),
+    ):
+        score(fake_table(server.url, max_attempts="1"), [1.0])
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -456,9 +456,18 @@ def test_a_set_without_well_known_imports(tmp_path: Path) -> None:
     ("method", "options", "calls"),
     [("Appraise", {}, 2), ("AppraiseMixed", {}, 1), ("AppraiseMixed", {"idempotent": "true"}, 2)],
 )
-def test_only_idempotent_methods_are_called_again(method: str, options: dict[str, str], calls: int) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "restarting",
+        "written, but not told: Connection refused",
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:5432: Connection refused",
+    ],
+    ids=["own", "about another", "of another"],
+)
+def test_only_idempotent_methods_are_called_again(method: str, options: dict[str, str], calls: int, text: str) -> None:
     def fail(request: Any, context: Any) -> Any:
-        context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        context.abort(grpc.StatusCode.UNAVAILABLE, text)
 
     answers = {method: fail}
     inputs = {"town": ("text", ["Ulm"])} if method == "AppraiseMixed" else NAMES

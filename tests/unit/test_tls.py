@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fake_http import FakeHttp
 from fake_server import FakeServer
 from helpers import LABEL, X, Y, fails, finish, score, table
 
-from fdw import connections, host
+from fdw import connections, host, options, tls
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,27 @@ def test_a_client_certificate_that_is_refused(certificates: Certificates, client
             cause,
             'Check options "sslcert" and "sslkey" of the user mapping.',
         )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "handshake failed ipv4:127.0.0.1:70000",
+        "handshake failed ipv4:bad.cafe:{port}",
+        "handshake failed ipv4:127.0.0.1:{other}",
+        "handshake failed ipv6:::{other}:{port}:1",
+        "handshake failed",
+    ],
+)
+def test_a_text_leads_to_no_other_address(text: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = listener.getsockname()[1]
+        server = options.read_server(1, "s", {"url": f"grpc://127.0.0.1:{other % 60000 + 1}"}, {})
+        (end,) = server.options.url
+        assert list(tls.why_closed(server, end, text.format(port=end.port, other=other))) == []
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 FORM_HINT = "Certificates and keys are in PEM form, the key without a password."
