@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fdw.errors import InvalidText, MalformedReply, ValueOutOfRange, WrongShape
+from fdw.options import MAX_DIMENSION
 from fdw.signature import ARRAY, MAX_DIMENSIONS, Feed, Fetch, Pick, is_scalar, kind_type, shape_text
 
 Buffer = Union[bytes, memoryview]
@@ -116,7 +117,7 @@ def _array_shapes(feed: Feed, dimensions: Array) -> Array:
 
     An empty array has no dimensions in PostgreSQL: it is taken for one whose variable dimensions are 0.
     """
-    expected = np.array(feed.row_shape, np.int32)
+    expected = np.array(feed.row_shape, np.int64)
     counts, shapes = dimensions[:, 0], dimensions[:, 1 : 1 + len(expected)].copy()
     shapes[counts == 0] = np.maximum(expected, 0)
     wrong = np.any((expected >= 0) & (shapes != expected), axis=1)
@@ -381,10 +382,12 @@ def _verify(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Ten
 
 
 def _fits(actual: Sequence[int], expected: Sequence[int]) -> bool:
-    """Compare row shapes. A scalar may come as [] or [1]; -1 stands for any length."""
+    """Compare row shapes. A scalar may come as [] or [1]; -1 stands for any length that an array can have."""
     if is_scalar(actual) and is_scalar(expected):
         return True
-    return len(actual) == len(expected) and all(e in (-1, a) and a >= 0 for a, e in zip(actual, expected))
+    return len(actual) == len(expected) and all(
+        e in (-1, a) and 0 <= a <= MAX_DIMENSION for a, e in zip(actual, expected)
+    )
 
 
 def _elements_of(fetch: Fetch, model_name: str, count: int, tensor: Tensor) -> Array:

@@ -268,8 +268,12 @@ def _option_of_server(name: str, request: Request) -> str:
 
 
 def _said(failure: Failure) -> str:
-    """Return the first line of the server's message: what follows is often a traceback of its own."""
-    return failure.text.strip().partition("\n")[0].strip()
+    """Return the first line of the server's message: what follows is often a traceback of its own.
+
+    What PostgreSQL's text cannot hold becomes a question mark.
+    """
+    line = failure.text.strip().partition("\n")[0].strip()
+    return line.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _server_said(failure: Failure) -> str | None:

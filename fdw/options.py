@@ -542,6 +542,9 @@ def split_method(name: str) -> tuple[str, str, str]:
     return method, rows, answers
 
 
+# The largest dimension of a tensor that an array can have.
+MAX_DIMENSION = 2**31 - 1
+
 _SHAPE = re.compile(r"\[\s*(?:(?:-1|[0-9]{1,18})\s*(?:,\s*(?:-1|[0-9]{1,18})\s*)*)?\]")
 
 
@@ -552,7 +555,12 @@ def _parse_shape(option: Option, text: str) -> tuple[int, ...]:
             None,
             "Write the dimensions in brackets, -1 for a variable one, for instance [-1,30].",
         )
-    return tuple(int(number) for number in re.findall(r"-?[0-9]+", text))
+    shape = tuple(int(number) for number in re.findall(r"-?[0-9]+", text))
+    if max(shape, default=0) > MAX_DIMENSION:
+        raise BadOption(
+            f'invalid value for option "{option.name}": {text}', None, f"A dimension is at most {MAX_DIMENSION}."
+        )
+    return shape
 
 
 _URL_HINT = "Write grpc://host:port or http://host:port, with TLS grpcs://host:port or https://host:port."
@@ -573,7 +581,7 @@ def _parse_url(option: Option, text: str) -> Endpoint:
             None,
             'Set option "token" or "headers" of a user mapping.',
         )
-    if not parts.hostname or not re.fullmatch(r"[0-9A-Za-z_.:%-]+", parts.hostname):
+    if not parts.hostname or not re.fullmatch(r"[0-9A-Za-z_.:%-]+", parts.hostname) or not _is_name(parts.hostname):
         raise BadOption(f'option "{option.name}" names no host', None, _URL_HINT)
     if port == 0:
         raise BadOption(f'invalid host or port in option "{option.name}"', None, _URL_HINT)
@@ -601,9 +609,17 @@ def _parse_file(option: Option, text: str) -> str:
 
 
 def _parse_host(option: Option, text: str) -> str:
-    if re.fullmatch(r"[0-9A-Za-z_.-]+", text):
+    if re.fullmatch(r"[0-9A-Za-z_.-]+", text) and _is_name(text):
         return text
     raise BadOption(f'option "{option.name}" names no host')
+
+
+def _is_name(host: str) -> bool:
+    """Tell whether a name has parts of a length that DNS can hold; an IPv6 address passes."""
+    try:
+        return ":" in host or bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _parse_token(option: Option, text: str) -> str:

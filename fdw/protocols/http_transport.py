@@ -46,6 +46,9 @@ MAX_IDLE = 16
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 LEAST_COMPRESSED_BYTES = 1024
 
+# How much is read at once of an answer whose length is not known.
+_PIECE_BYTES = 1 << 20
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -185,8 +188,9 @@ def _wait_after(error: BaseException, handle: socket.socket, otherwise: int, pat
 class _Wire:
     """A connected socket with the three methods that http.client needs of one."""
 
-    def __init__(self, handle: socket.socket) -> None:
+    def __init__(self, handle: socket.socket, max_message_bytes: int) -> None:
         self.patience = _Patience(0)
+        self.max_message_bytes = max_message_bytes
         self._handle = handle
         self._unsent: Deque[memoryview] = deque()
         self._readers = 0
@@ -253,14 +257,21 @@ class _Wire:
 
 
 class _Reader(io.RawIOBase):
+    """Reads one answer, and no more of it than its body, its headers and the marks of its chunks may take."""
+
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
+        self._left = 2 * wire.max_message_bytes + _PIECE_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._wire.receive_into(buffer)
+        count = self._wire.receive_into(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise _oversized("answer", self._wire.max_message_bytes)
+        return count
 
     def close(self) -> None:
         if not self.closed:
@@ -272,7 +283,7 @@ def _resolve(host: str, port: int, patience: _Patience) -> list[Any]:
     """Look a host name up. The resolver cannot be interrupted, so names are left to a thread of their own."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         pass
     answered = threading.Event()
     answers: list[Any] = []
@@ -334,6 +345,9 @@ def _connect_to(handle: socket.socket, address: Any, patience: _Patience, keepal
 def _secure(handle: socket.socket, context: ssl.SSLContext, host: str, patience: _Patience) -> ssl.SSLSocket:
     try:
         secured = context.wrap_socket(handle, server_hostname=host, do_handshake_on_connect=False)
+    except ValueError:  # no host has such a name
+        handle.close()
+        raise OSError(errno.EINVAL, "server name") from None
     except BaseException:
         handle.close()
         raise
@@ -390,7 +404,7 @@ def _exchange_failure(error: BaseException) -> Failure:
         return _unconnected(*alert)
     if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead, BrokenPipeError)):
         return _lost("The server closed the connection.")
-    if isinstance(error, http.client.HTTPException):
+    if isinstance(error, (http.client.HTTPException, ValueError)):
         return _unconnected("The server does not speak HTTP.")
     if isinstance(error, ConnectionResetError):
         return _lost("The server reset the connection.")
@@ -460,7 +474,7 @@ class Exchange:
             self._send(self._connection, request)
             with self._connection.getresponse() as response:
                 body = _read_body(response, limit)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # a ValueError: the size of a chunk
             if self._patience.cancelled:
                 raise _Cancelled from None
             raise RequestFailed(self._client.unexplained(_exchange_failure(error))) from None
@@ -503,10 +517,14 @@ def _read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
         if response.length > limit:
             raise _oversized("answer", limit)
         return response.read()
-    body = response.read(limit + 1)
-    if len(body) > limit:
-        raise _oversized("answer", limit)
-    return body
+    pieces: list[bytes] = []
+    size = 0
+    while piece := response.read(_PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _oversized("answer", limit)
+    return b"".join(pieces)
 
 
 class HttpCall(Generic[T]):
@@ -616,7 +634,7 @@ class HttpClient:
         except OSError as error:
             raise RequestFailed(_connect_failure(error)) from None
         connection = http.client.HTTPConnection(self._endpoint.host, self._endpoint.port)
-        wire: Any = _Wire(handle)
+        wire: Any = _Wire(handle, self.max_message_bytes)
         connection.sock = wire
         return connection
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, TypeVar
 from urllib.parse import quote
@@ -77,10 +78,10 @@ def _error_text(response: HttpResponse) -> str:
     kind = response.headers.get("content-type", "")
     if "html" in kind:
         return plain
+    text = response.body.decode(errors="replace")
     try:
-        text = response.body.decode()
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.strip() or plain if "text/plain" in kind else plain
     if isinstance(answer, dict):
         for name in ("error", "detail", "message"):
@@ -154,7 +155,7 @@ class TritonHttp:
             response = exchange.fetch(request)
             try:
                 return _parse_statistics(json.loads(response.body))
-            except (KeyError, TypeError, ValueError, RecursionError):
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
                 return Statistics()
 
         return self._http.call(task, timeout_ms, request)
@@ -272,10 +273,7 @@ def _lists_binary(answer: Any) -> bool:
 
 
 def _parse_tensors(tensors: Any) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(str(tensor["name"]), str(tensor["datatype"]), tuple(int(size) for size in tensor["shape"]))
-        for tensor in tensors
-    )
+    return tuple(TensorSpec(str(tensor["name"]), str(tensor["datatype"]), _shape(tensor)) for tensor in tensors)
 
 
 def _parse_metadata(answer: Any) -> Metadata:
@@ -284,7 +282,7 @@ def _parse_metadata(answer: Any) -> Metadata:
 
 def _parse_config(answer: Any) -> Config:
     return Config(
-        max_batch_size=int(answer.get("max_batch_size", 0)),
+        max_batch_size=_int64(answer.get("max_batch_size", 0)),
         decoupled=bool(answer.get("model_transaction_policy", {}).get("decoupled")),
         sequence="sequence_batching" in answer,
         optional_inputs=frozenset(tensor["name"] for tensor in answer.get("input", []) if tensor.get("optional")),
@@ -299,8 +297,8 @@ def _parse_statistics(answer: Any) -> Statistics:
     counted = [model["inference_stats"] for model in answer["model_stats"]]
     computing = ("compute_input", "compute_infer", "compute_output")
     return Statistics(
-        sum(int(times["queue"]["ns"]) for times in counted),
-        sum(int(times[part]["ns"]) for times in counted for part in computing),
+        sum(_int64(times["queue"]["ns"]) for times in counted),
+        sum(_int64(times[part]["ns"]) for times in counted for part in computing),
     )
 
 
@@ -320,7 +318,7 @@ def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
     """Read the outputs: raw contents behind the JSON in the order of the outputs, or JSON data."""
     body = response.body
     length = response.headers.get(_JSON_LENGTH.lower())
-    if length is not None and not (length.isdigit() and int(length) <= len(body)):
+    if length is not None and not (re.fullmatch(r"[0-9]{1,18}", length) and int(length) <= len(body)):
         raise _malformed(model, f"Header {_JSON_LENGTH} does not fit an answer of {len(body)} bytes.")
     end = len(body) if length is None else int(length)
 
@@ -345,8 +343,16 @@ def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
     return _read_json(model, body[:end], parse)
 
 
+def _int64(number: Any) -> int:
+    """Read an integer of 64 bits. Raises OverflowError, ValueError, TypeError."""
+    integer = int(number)
+    if not -(2**63) <= integer < 2**63:
+        raise OverflowError
+    return integer
+
+
 def _shape(output: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(int(size) for size in output["shape"])
+    return tuple(_int64(size) for size in output["shape"])
 
 
 @dataclass(frozen=True)

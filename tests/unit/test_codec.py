@@ -298,6 +298,9 @@ def test_rows_are_alike_only_if_all_tensors_are() -> None:
     [
         ((3,), [1, 2], "[2]"),
         ((3,), [], "[]"),
+        ((2**40,), [], "[]"),
+        ((2**32,), [], "[]"),
+        ((2**40,), [1, 2], "[2]"),
         ((-1,), [[1], [2]], "[2,1]"),
         ((-1, 2), [1, 2], "[2]"),
         ((-1, 2), [[1, 2, 3]], "[1,3]"),
@@ -411,6 +414,9 @@ def test_typed_strings() -> None:
     assert values_of(result) == [b"a", b"bc"]
 
 
+HUGE = f"has shape [0,{2**40}] per row instead of [-1,-1]"
+
+
 @pytest.mark.parametrize(
     ("wanted", "rows", "raw", "items", "changes", "detail"),
     [
@@ -419,6 +425,8 @@ def test_typed_strings() -> None:
         (fetch("FP32"), 2, bytes(8), None, {"shape": ()}, "has shape [] for 2 rows"),
         (fetch("FP32"), 2, bytes(16), None, {"shape": (2, 2)}, "has shape [2] per row instead of [1]"),
         (fetch("FP32", 3), 2, bytes(24), None, {"shape": (2, 3, 1)}, "has shape [3,1] per row instead of [3]"),
+        (array_fetch("FP32", (-1, -1)), 1, b"", None, {"shape": (1, 0, 2**40)}, HUGE),
+        (array_fetch("FP32", (0, 2**40)), 1, b"", None, {"shape": (1, 0, 2**40)}, HUGE.replace("-1,-1", f"0,{2**40}")),
         (fetch("FP32"), 2, bytes(7), None, {}, "holds 7 bytes instead of 8"),
         (fetch("FP32"), 2, bytes(9), None, {}, "holds 9 bytes instead of 8"),
         (fetch("FP32"), 2, b"", None, {}, "holds 0 bytes instead of 8"),

@@ -18,7 +18,7 @@ from fake_server import FAKE, NUMPY, FakeModel, FakeServer
 from helpers import doubles, fails, fake_table, finish, score, strings, table
 
 from fdw import connections, errors, host
-from fdw.protocols import http_transport
+from fdw.protocols import http_transport, triton_http
 
 COLUMNS = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
 
@@ -71,6 +71,9 @@ def test_a_server_without_extensions() -> None:
         assert finish(host.statistics(session)) is None
 
 
+STATISTICS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
 def test_statistics() -> None:
     with FakeHttp() as server:
         session = finish(host.open(fake_table(server.url), [1], [2]))
@@ -78,7 +81,19 @@ def test_statistics() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b'{"model_stats": [5]}', b'{"model_stats": [{"inference_stats": {}}]}']
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b'{"model_stats": [5]}',
+        b'{"model_stats": [{"inference_stats": {}}]}',
+        *(
+            json.dumps({"model_stats": [{"inference_stats": {name: {"ns": "NS"} for name in STATISTICS}}]})
+            .replace('"NS"', number)
+            .encode()
+            for number in ("1e999", "9223372036854775808")
+        ),
+    ],
 )
 def test_statistics_that_make_no_sense_are_none(body: bytes) -> None:
     with FakeHttp() as server:
@@ -340,6 +355,23 @@ def test_json_of_another_protocol(body: bytes) -> None:
     assert caught.value.detail == "The answer is not what the Open Inference Protocol says."
 
 
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "3"])
+def test_a_length_of_json_that_is_none(length: str) -> None:
+    response = http_transport.HttpResponse(200, "OK", {"inference-header-content-length": length}, b"{}")
+    with fails(
+        "HV00M",
+        'model "m" sent a malformed reply',
+        "Header Inference-Header-Content-Length does not fit an answer of 2 bytes.",
+    ):
+        triton_http._parse_inference("m", response)
+
+
+def test_metadata_of_impossible_dimensions() -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 9223372036854775808]}]}'
+    with FakeHttp(Script(body=body, everywhere=True)) as server, pytest.raises(errors.MalformedReply):
+        score(fake_table(server.url), [1.0])
+
+
 def test_an_error_in_an_answer_of_status_200() -> None:
     with (
         FakeHttp(Script(body=b'{"error": "no luck"}')) as server,
@@ -391,6 +423,24 @@ def test_an_html_page_is_no_message() -> None:
     with FakeHttp(script) as server, pytest.raises(errors.ModelFailed) as caught:
         score(fake_table(server.url), [1.0])
     assert caught.value.message.endswith("HTTP status 500 (Internal Server Error)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("text/plain; charset=iso-8859-1", "délai".encode("latin-1"), "d\ufffdlai"),
+        ("text/plain", b"a\0b", "a?b"),
+        ("application/json", b"[" * 100_000, "HTTP status 502 (Bad Gateway)"),
+        ("application/json", b'{"error": "\\ud800\\u0000 bad"}', "?? bad"),
+    ],
+    ids=["latin", "zero", "nested", "surrogate"],
+)
+def test_an_unreadable_message(kind: str, body: bytes, said: str) -> None:
+    with FakeHttp(Script(status=502, body=body, kind=kind)) as server:
+        with pytest.raises(errors.ModelFailed) as caught:
+            score(fake_table(server.url, max_attempts="2"), [1.0])
+        assert caught.value.message == FAILED.format(endpoint(server), said)
+        assert server.inferences == 2
 
 
 def test_unavailable_is_tried_again() -> None:
@@ -575,6 +625,37 @@ def test_an_answer_that_is_too_large() -> None:
         description = table(*columns, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
         with pytest.raises(errors.OversizedMessage):
             score(description, [1.0])
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "body", [b"-1\r\n" + b"x" * 9_000_000, b"%x\r\n%s\r\n0\r\n\r\n" % (70_000, b" " * 70_000)], ids=["-1", "chunk"]
+)
+def test_chunks_that_are_too_large(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = 0
+    receive_into = http_transport._Wire.receive_into
+
+    def count(wire: http_transport._Wire, buffer: Any) -> int:
+        nonlocal received
+        size = receive_into(wire, buffer)
+        received += size
+        return size
+
+    monkeypatch.setattr(http_transport._Wire, "receive_into", count)
+    with FakeHttp(Script(raw=CHUNKED + body)) as server:
+        description = table(*COLUMNS, url=server.url, server={"max_message_bytes": "65536"}, model="fake")
+        with pytest.raises(errors.OversizedMessage):
+            score(description, [1.0])
+    assert received < 3_000_000
+
+
+@pytest.mark.parametrize("size", [b"-5", b"zz"])
+def test_chunks_of_no_size(size: bytes) -> None:
+    with FakeHttp(Script(raw=CHUNKED + size + b"\r\nabc\r\n")) as server, pytest.raises(errors.ModelFdwError) as caught:
+        score(fake_table(server.url, max_attempts="1"), [1.0])
+    assert caught.value.sqlstate in ("08001", "08006")
 
 
 def test_cancel_closes_the_connection() -> None:

@@ -186,6 +186,14 @@ MESSAGES = [
     ),
     (
         "column",
+        {"shape": "[2147483648,0]"},
+        "22023",
+        'invalid value for option "shape": [2147483648,0]',
+        None,
+        "A dimension is at most 2147483647.",
+    ),
+    (
+        "column",
         {"shape": "[-2]"},
         "22023",
         'invalid value for option "shape": [-2]',
@@ -266,6 +274,8 @@ URL_HINT = "Write grpc://host:port or http://host:port, with TLS grpcs://host:po
         ("grpc://h:99999", "22023", 'invalid host or port in option "url"', URL_HINT),
         ("grpc://h:0", "22023", 'invalid host or port in option "url"', URL_HINT),
         ("grpc://:8001", "22023", 'option "url" names no host', URL_HINT),
+        ("http://a..b:80", "22023", 'option "url" names no host', URL_HINT),
+        (f"http://{'x' * 64}.example:80", "22023", 'option "url" names no host', URL_HINT),
         ("grpc://h:8001/v2", "22023", 'option "url" must end after the port', URL_HINT),
         ("", "22023", 'option "url" has no valid scheme', URL_HINT),
     ],
@@ -313,7 +323,10 @@ def test_multicorn_does_not_tell_who_has_set_a_file() -> None:
     ("level", "values", "message"),
     [
         ("user mapping", {"sslcert": "/c"}, 'options "sslcert" and "sslkey" must be set together'),
-        ("server", {"url": "grpc://h", "tls_server_name": "a b"}, 'option "tls_server_name" names no host'),
+        *(
+            ("server", {"url": "grpc://h", "tls_server_name": name}, 'option "tls_server_name" names no host')
+            for name in ("a b", ".foo", "a..b", "x" * 64)
+        ),
     ],
 )
 def test_wrong_tls_options(level: str, values: dict[str, str], message: str) -> None:
