@@ -27,6 +27,7 @@ from google.protobuf import (
     timestamp_pb2,
     wrappers_pb2,
 )
+from google.protobuf.message import DecodeError
 
 from fdw.errors import BadOption, MalformedReply, UnknownModel, Unsupported
 from fdw.options import split_method
@@ -200,16 +201,23 @@ def _add(pool: Any, name: str, protos: Mapping[str, Any], added: set[str]) -> No
 
 
 def missing_imports(files: Mapping[str, bytes]) -> list[str]:
-    """List the imports, by name, that are neither among the files nor known everywhere."""
+    """List the imports, by name, that are neither among the files nor known everywhere. Raises MalformedReply."""
     wanted: set[str] = set()
     for file in files.values():
-        wanted.update(descriptor_pb2.FileDescriptorProto.FromString(file).dependency)
+        wanted.update(_read_file(file).dependency)
     return sorted(wanted - files.keys() - _WELL_KNOWN.keys())
 
 
 def file_name(file: bytes) -> str:
-    """Return the name of a serialised FileDescriptorProto."""
-    return str(descriptor_pb2.FileDescriptorProto.FromString(file).name)
+    """Return the name of a serialised FileDescriptorProto. Raises MalformedReply (HV00M)."""
+    return str(_read_file(file).name)
+
+
+def _read_file(file: bytes) -> Any:
+    try:
+        return descriptor_pb2.FileDescriptorProto.FromString(file)
+    except DecodeError as error:
+        raise _broken(error) from None
 
 
 def read_set(contents: bytes) -> list[bytes]:
@@ -221,9 +229,9 @@ def read_set(contents: bytes) -> list[bytes]:
 
 
 def list_methods(files: Iterable[bytes], services: Sequence[str] | None = None) -> Iterator[str]:
-    """List "package.Service/Method" of all services in files, or of some."""
+    """List "package.Service/Method" of all services in files, or of some. Raises MalformedReply (HV00M)."""
     for file in files:
-        proto = descriptor_pb2.FileDescriptorProto.FromString(file)
+        proto = _read_file(file)
         for service in proto.service:
             full_name = f"{proto.package}.{service.name}" if proto.package else service.name
             if services is None or full_name in services:
@@ -260,13 +268,20 @@ def find_method(pool: Any, model: str) -> Method:
         f"/{name}",
         request,
         response,
-        message_factory.GetMessageClass(method.input_type),
-        message_factory.GetMessageClass(method.output_type),
+        _message_class(method.input_type),
+        _message_class(method.output_type),
         method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN,
     )
     if not any(leaf.is_supported for leaf in (*response.leaves, *response.beside)):
         raise Unsupported(f'method "{name}" answers nothing that a column can hold')
     return found
+
+
+def _message_class(message: Any) -> Any:
+    try:
+        return message_factory.GetMessageClass(message)
+    except RecursionError:
+        raise Unsupported(f'message "{message.full_name}" is nested too deeply') from None
 
 
 def _sides(name: str, request: Any, response: Any, rows: str, answers: str) -> tuple[Side, Side]:
@@ -383,33 +398,60 @@ def _is_recursive(path: Sequence[Any]) -> bool:
     return path[-1].message_type.full_name in (field.containing_type.full_name for field in path)
 
 
-def _lists(message: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+# How deep messages are looked into for columns, and how many fields are. Protobuf itself reads no more than 100 levels.
+MAX_DEPTH = 64
+MAX_FIELDS = 10_000
+
+
+def _has_own_columns(path: Sequence[Any]) -> bool:
+    """Tell whether a field is a message whose fields belong to the row themselves."""
+    field = path[-1]
+    if _is_value(field) or field.is_repeated or _is_recursive(path):  # a map is repeated
+        return False
+    return len(path) < MAX_DEPTH
+
+
+def _walk(message: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Give the paths of all fields, of messages inside messages as well."""
+    for field in message.fields:
+        path = (*before, field)
+        yield path
+        if _has_own_columns(path):
+            yield from _walk(field.message_type, path)
+
+
+def _paths(message: Any) -> Iterator[tuple[Any, ...]]:
+    """Give the paths of all fields. Raises Unsupported (0A000) for a message of too many."""
+    for number, path in enumerate(_walk(message)):
+        if number == MAX_FIELDS:
+            raise Unsupported(f'message "{message.full_name}" has more than {MAX_FIELDS} fields')
+        yield path
+
+
+def _lists(message: Any) -> Iterator[tuple[Any, ...]]:
     """Find the repeated messages, by path, that are not themselves inside one."""
-    for field in message.fields:
-        path = (*before, field)
-        if _is_value(field) or _is_map(field):
-            continue
-        if field.is_repeated:
+    for path in _paths(message):
+        if path[-1].is_repeated and not _is_value(path[-1]) and not _is_map(path[-1]):
             yield path
-        elif not _is_recursive(path):
-            yield from _lists(field.message_type, path)
 
 
-def _leaves(message: Any, before: tuple[Any, ...] = ()) -> Iterator[Leaf]:
+def _leaves(message: Any) -> Iterator[Leaf]:
     """Find the fields that hold values, in messages inside messages as well."""
-    for field in message.fields:
-        path = (*before, field)
-        name = _dotted(path)
-        if _is_map(field):
-            yield Leaf(name, path, "map", can_miss=True)
-        elif _is_value(field):
-            yield _value_leaf(name, path)
-        elif field.is_repeated:
-            yield Leaf(name, path, f"repeated {field.message_type.full_name}", repeated=True, can_miss=True)
-        elif _is_recursive(path):
-            yield Leaf(name, path, f"recursive {field.message_type.full_name}", can_miss=True)
-        else:
-            yield from _leaves(field.message_type, path)
+    for path in _paths(message):
+        if not _has_own_columns(path):
+            yield _leaf(_dotted(path), path)
+
+
+def _leaf(name: str, path: tuple[Any, ...]) -> Leaf:
+    field = path[-1]
+    if _is_map(field):
+        return Leaf(name, path, "map", can_miss=True)
+    if _is_value(field):
+        return _value_leaf(name, path)
+    if field.is_repeated:
+        return Leaf(name, path, f"repeated {field.message_type.full_name}", repeated=True, can_miss=True)
+    kind = "recursive" if _is_recursive(path) else "deeply nested"
+    return Leaf(name, path, f"{kind} {field.message_type.full_name}", can_miss=True)
 
 
 def _value_leaf(name: str, path: tuple[Any, ...]) -> Leaf:

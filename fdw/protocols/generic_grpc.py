@@ -9,12 +9,12 @@ Protocol: https://github.com/grpc/grpc/blob/master/doc/server-reflection.md (v1,
 
 from __future__ import annotations
 
-import time
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Callable, Generator, Generic, Sequence, TypeVar
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
 from fdw import errors
 from fdw.codec import DTYPE_NUMPY, Tensor, unpack_strings
@@ -106,7 +106,7 @@ class GenericGrpc:
         """Ask what a method's rows hold, anew."""
 
         def requests() -> Requests[Metadata]:
-            method = yield from self._load(model, timeout_ms)
+            method = yield from self._load(model, reflection.Deadline(timeout_ms))
             single = method.request.layout == descriptors.SINGLE
             return Metadata(method.inputs(), method.outputs(), 1 if single else 0, method.idempotent)
 
@@ -127,23 +127,24 @@ class GenericGrpc:
             if self._server.options.descriptor_set is not None:
                 names = list(descriptors.list_methods(self._read_set()))
             else:
-                names = yield from reflection.list_methods(self._grpc, self._endpoint.address, timeout_ms)
+                names = yield from reflection.list_methods(
+                    self._grpc, self._endpoint.address, reflection.Deadline(timeout_ms)
+                )
             return tuple(IndexEntry(name, "", True, "") for name in names)
 
         return Chain(requests())
 
     def infer(self, request: InferRequest, timeout_ms: int) -> Call[tuple[Tensor, ...]]:
         """Call the method with the rows of the request's tensors."""
-        began_s = time.monotonic()
+        deadline = reflection.Deadline(timeout_ms)
 
         def requests() -> Requests[tuple[Tensor, ...]]:
             method = self._methods.get(request.model)
             if method is None:  # metadata was asked of another endpoint
-                method = yield from self._load(request.model, timeout_ms)
-            left_ms = timeout_ms - int((time.monotonic() - began_s) * 1000)
+                method = yield from self._load(request.model, deadline)
             message = _write(method, request.inputs, request.rows)
             read = method.response_class.FromString
-            response = yield self._grpc.call(method.path, message, read, max(1, left_ms), _as_it_is)
+            response = yield self._grpc.call(method.path, message, read, deadline.left_ms(), _as_it_is)
             return _read(method, response, request.rows, request.outputs)
 
         return Chain(requests())
@@ -153,13 +154,13 @@ class GenericGrpc:
         if isinstance(failed, Chain) and failed.current is not None:
             self._grpc.renew(failed.current)
 
-    def _load(self, model: str, timeout_ms: int) -> Requests[Method]:
+    def _load(self, model: str, deadline: reflection.Deadline) -> Requests[Method]:
         """Get a method's descriptors; they are kept until metadata() is asked for again."""
         if self._server.options.descriptor_set is not None:
             files = self._read_set()
         else:
             service = split_method(model)[0].partition("/")[0]
-            files = yield from reflection.files_of(self._grpc, self._endpoint.address, service, timeout_ms)
+            files = yield from reflection.files_of(self._grpc, self._endpoint.address, service, deadline)
         method = descriptors.find_method(descriptors.make_pool(files), model)
         self._methods[model] = method
         return method
@@ -189,7 +190,7 @@ def _as_it_is(message: Any) -> Any:
 
 
 def _write(method: Method, inputs: Sequence[InputData], rows: int) -> bytes:
-    """Write the request message. Raises InvalidValue (22P02), Unsupported (0A000) and the like."""
+    """Write the request message. Raises InvalidValue (22P02), Unsupported (0A000), WrongTensor (HV005) and the like."""
     side = method.request
     leaves = [side.find(tensor.name) for tensor in inputs]
     bound = [(leaf, _values(leaf, tensor, rows)) for leaf, tensor in zip(leaves, inputs) if leaf is not None]
@@ -204,7 +205,19 @@ def _write(method: Method, inputs: Sequence[InputData], rows: int) -> bytes:
     else:
         messages = _nest([(tuple(field.name for field in leaf.path), values) for leaf, values in bound], rows)
         fields = messages[0] if side.layout != ROWS else _wrap(side, messages)
-    serialized: bytes = method.request_class(**fields).SerializeToString()
+    return _serialize(method, method.request_class(**fields))
+
+
+def _serialize(method: Method, message: Any) -> bytes:
+    try:
+        serialized: bytes = message.SerializeToString()
+    except EncodeError:
+        missing = ", ".join(f'"{field}"' for field in message.FindInitializationErrors())
+        raise errors.WrongTensor(
+            f'requests of method "{method.name}" cannot be written without required fields',
+            f"They are: {missing}." if missing else None,
+            "Give the table input columns for them, or for fields inside of them.",
+        ) from None
     return serialized
 
 

@@ -9,6 +9,7 @@ v1alpha differ in nothing but the service's name.
 
 from __future__ import annotations
 
+import time
 from typing import Any, Callable, Generator, Mapping, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -70,13 +71,33 @@ _CLASSES = _make_classes()
 _CODES = {5: "NOT_FOUND", 7: "PERMISSION_DENIED", 12: "UNIMPLEMENTED", 14: "UNAVAILABLE", 16: "UNAUTHENTICATED"}
 
 
-def _ask(client: GrpcClient, address: str, timeout_ms: int, **request: str) -> Requests[Any]:
+# More files than a server's own API has.
+MAX_FILES = 1000
+
+
+class Deadline:
+    """The time that requests made one after the other have together."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._ends_s = time.monotonic() + timeout_ms / 1000
+
+    def left_ms(self) -> int:
+        """Return what is left of it, at least 1. Raises RequestFailed."""
+        left_ms = round((self._ends_s - time.monotonic()) * 1000)
+        if left_ms <= 0:
+            raise RequestFailed(Failure("DEADLINE_EXCEEDED", ""))
+        return left_ms
+
+
+def _ask(client: GrpcClient, address: str, deadline: Deadline, **request: str) -> Requests[Any]:
     """Make one request of the newest version that the server has."""
     message = _CLASSES["Request"](**request).SerializeToString()
     read: Callable[[bytes], Any] = _CLASSES["Response"].FromString
     for service in SERVICES:
         try:
-            response = yield client.call(f"/{service}/ServerReflectionInfo", message, read, timeout_ms, _as_it_is)
+            response = yield client.call(
+                f"/{service}/ServerReflectionInfo", message, read, deadline.left_ms(), _as_it_is
+            )
         except RequestFailed as failed:
             if failed.failure.status != "UNIMPLEMENTED":
                 raise
@@ -96,12 +117,18 @@ def _as_it_is(message: Any) -> Any:
     return message
 
 
-def files_of(client: GrpcClient, address: str, service: str, timeout_ms: int) -> Requests[list[bytes]]:
+def files_of(client: GrpcClient, address: str, service: str, deadline: Deadline) -> Requests[list[bytes]]:
     """Ask for the file that declares a service, and for all that it imports."""
-    response = yield from _ask(client, address, timeout_ms, file_containing_symbol=service)
+    response = yield from _ask(client, address, deadline, file_containing_symbol=service)
     files = {descriptors.file_name(file): file for file in response.file_descriptor_response.file_descriptor_proto}
     while missing := descriptors.missing_imports(files):
-        response = yield from _ask(client, address, timeout_ms, file_by_filename=missing[0])
+        if len(files) >= MAX_FILES:
+            raise errors.Unsupported(
+                f'service "{service}" of model server "{address}" imports more than {MAX_FILES} files',
+                None,
+                'Set server option "descriptor_set".',
+            )
+        response = yield from _ask(client, address, deadline, file_by_filename=missing[0])
         sent = {descriptors.file_name(file): file for file in response.file_descriptor_response.file_descriptor_proto}
         files.update(sent)
         if missing[0] not in files:
@@ -109,12 +136,12 @@ def files_of(client: GrpcClient, address: str, service: str, timeout_ms: int) ->
     return list(files.values())
 
 
-def list_methods(client: GrpcClient, address: str, timeout_ms: int) -> Requests[list[str]]:
+def list_methods(client: GrpcClient, address: str, deadline: Deadline) -> Requests[list[str]]:
     """List "package.Service/Method" of the server's services, but for those of gRPC itself."""
-    response = yield from _ask(client, address, timeout_ms, list_services="*")
+    response = yield from _ask(client, address, deadline, list_services="*")
     names = [service.name for service in response.list_services_response.service]
     methods: list[str] = []
     for service in sorted(name for name in names if not name.startswith(_OWN_PREFIX)):
-        files = yield from files_of(client, address, service, timeout_ms)
+        files = yield from files_of(client, address, service, deadline)
         methods.extend(descriptors.list_methods(files, [service]))
     return methods

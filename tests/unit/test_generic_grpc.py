@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import example_pb2 as pb
 import grpc
@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fdw import errors, host
-from fdw.protocols import descriptors, timestamps
+from fdw.protocols import descriptors, generic_grpc, reflection, timestamps
+from fdw.protocols.base import Call, Finished, InputData
 
 GRPC = {"protocol": "grpc"}
 METHOD = f"{SERVICE}/Appraise"
@@ -641,3 +642,119 @@ def test_layouts_of_messages() -> None:
     assert guess("MM", "M").startswith("has several repeated messages")
     assert guess("M", "MM").startswith("has several repeated messages")
     assert guess("n", "") == "answers nothing that a column can hold"
+
+
+# ------------------------------------------------------------ servers that give any descriptors
+
+
+class Reflecting:
+    """A server that answers every request for a file with the one that ``answer`` makes of the request's number."""
+
+    def __init__(self, answer: Callable[[int], bytes], delay_s: float = 0) -> None:
+        self.timeouts_ms: list[int] = []
+        self._answer = answer
+        self._delay_s = delay_s
+
+    def call(self, path: str, message: bytes, read: Any, timeout_ms: int, parse: Any) -> Call[Any]:
+        time.sleep(self._delay_s)
+        response = reflection._CLASSES["Response"]()
+        files = response.file_descriptor_response.file_descriptor_proto
+        files.append(self._answer(len(self.timeouts_ms)))
+        self.timeouts_ms.append(timeout_ms)
+        return Finished(response)
+
+    def files(self, timeout_ms: int) -> generic_grpc.Chain[list[bytes]]:
+        client: Any = self
+        chain = generic_grpc.Chain(reflection.files_of(client, "h:1", "p.S", reflection.Deadline(timeout_ms)))
+        assert chain.done()
+        return chain
+
+
+def importing(number: int) -> bytes:
+    file = descriptor_pb2.FileDescriptorProto(name=f"f{number}", dependency=[f"f{number + 1}"])
+    return file.SerializeToString()
+
+
+def test_files_that_cannot_be_read() -> None:
+    garbage = b"\xff\xff\xff"
+    for read in (
+        Reflecting(lambda _: garbage).files(1000).value,
+        lambda: descriptors.missing_imports({"f": garbage}),
+        lambda: list(descriptors.list_methods([garbage])),
+    ):
+        with pytest.raises(errors.MalformedReply) as caught:
+            read()
+        assert caught.value.message == "descriptors of the gRPC services cannot be used"
+
+
+def test_imports_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Reflecting(importing, delay_s=0.02)
+    failure = server.files(200).failure()
+    assert failure is not None
+    assert failure.status == "DEADLINE_EXCEEDED"
+    assert 2 <= len(server.timeouts_ms) <= 10
+    assert server.timeouts_ms == sorted(server.timeouts_ms, reverse=True)
+    assert server.timeouts_ms[-1] < 200
+    monkeypatch.setattr(reflection, "MAX_FILES", 50)
+    server = Reflecting(importing)
+    with fails(
+        "0A000",
+        'service "p.S" of model server "h:1" imports more than 50 files',
+        None,
+        'Set server option "descriptor_set".',
+    ):
+        server.files(60_000).value()
+    assert len(server.timeouts_ms) == 50
+
+
+def nested(depth: int, fields: int, last: int = 1) -> descriptors.Method:
+    """Make a method whose message holds messages, each so often, so deep; the last so many numbers."""
+    types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="f.proto", package="p", syntax="proto3")
+    for level in range(depth + 1):
+        declared = file.message_type.add(name=f"M{level}")
+        for number in range(1, (fields if level < depth else last) + 1):
+            field = declared.field.add(name=f"f{number}", number=number, label=types.LABEL_OPTIONAL)
+            field.type = types.TYPE_MESSAGE if level < depth else types.TYPE_DOUBLE
+            if level < depth:
+                field.type_name = f".p.M{level + 1}"
+    answer = file.message_type.add(name="Answer")
+    answer.field.add(name="y", number=1, type=types.TYPE_DOUBLE, label=types.LABEL_OPTIONAL)
+    file.service.add(name="S").method.add(name="Do", input_type=".p.M0", output_type=".p.Answer")
+    return descriptors.find_method(descriptors.make_pool([file.SerializeToString()]), "p.S/Do")
+
+
+def test_messages_in_messages() -> None:
+    (leaf,) = nested(40, 1).request.leaves
+    assert (len(leaf.path), leaf.dtype) == (41, "FP64")
+    with fails("0A000", 'message "p.M0" is nested too deeply'):
+        nested(1500, 1)
+    (leaf,) = nested(90, 1).request.leaves
+    assert (len(leaf.path), leaf.dtype, leaf.is_supported) == (64, "deeply nested p.M64", False)
+    assert len(nested(1, 9, 1000).request.leaves) == 9000
+    for last in (0, 1):
+        with fails("0A000", 'message "p.M0" has more than 10000 fields'):
+            nested(24, 2, last)
+
+
+def test_a_required_message_without_a_column() -> None:
+    types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="f.proto", package="p")
+    inner, request = file.message_type.add(name="Inner"), file.message_type.add(name="Request")
+    inner.field.add(name="x", number=1, type=types.TYPE_INT32, label=types.LABEL_OPTIONAL)
+    request.field.add(name="inner", number=1, type=types.TYPE_MESSAGE, label=types.LABEL_REQUIRED, type_name=".p.Inner")
+    request.field.add(name="a", number=2, type=types.TYPE_INT32, label=types.LABEL_OPTIONAL)
+    file.service.add(name="S").method.add(name="Do", input_type=".p.Request", output_type=".p.Inner")
+    method = descriptors.find_method(descriptors.make_pool([file.SerializeToString()]), "p.S/Do")
+    four = np.array([4], "i4").tobytes()
+    written = generic_grpc._write(
+        method, [InputData("a", "INT32", (1,), four), InputData("inner.x", "INT32", (1,), four)], 1
+    )
+    assert written == b"\x0a\x02\x08\x04\x10\x04"
+    with fails(
+        "HV005",
+        'requests of method "p.S/Do" cannot be written without required fields',
+        'They are: "inner".',
+        "Give the table input columns for them, or for fields inside of them.",
+    ):
+        generic_grpc._write(method, [InputData("a", "INT32", (1,), four)], 1)
