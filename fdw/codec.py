@@ -335,10 +335,14 @@ def _ragged_column(fetch: Fetch, pick: Pick, model_name: str, elements: Any, ten
     if pick.is_array:
         dimensions = tensor.lengths.astype(np.int32).reshape(-1, 1)
         return take(fetch, pick, elements)._replace(nulls=tensor.nulls, starts=starts, dimensions=dimensions)
-    if tensor.lengths.min() <= pick.element:
+    rows = len(starts)
+    given = np.arange(rows) if tensor.nulls is None else np.flatnonzero(tensor.nulls == 0)
+    if (tensor.lengths[given] <= pick.element).any():
         raise _malformed(fetch, model_name, f"has a row without element {pick.element + 1}")
-    wanted = [elements[start + pick.element] for start in starts]
-    return take(fetch, pick, wanted)._replace(nulls=tensor.nulls)
+    places = starts[given] + pick.element
+    wanted = elements[places] if isinstance(elements, np.ndarray) else [elements[place] for place in places]
+    column = take(fetch, pick, wanted)
+    return column if tensor.nulls is None else spread(column, given, rows)
 
 
 def _with_shape(elements: OutputColumn, rows: int, row_shape: Sequence[int]) -> OutputColumn:

@@ -450,6 +450,36 @@ def test_a_reply_of_variable_length_that_is_too_short() -> None:
         decode(wanted, 1, bytes(8), shape=(1, 2))
 
 
+@pytest.mark.parametrize("nulls", [[0, 1, 0], [1, 1, 0], [1, 1, 1]])
+@pytest.mark.parametrize(
+    ("dtype", "items"),
+    [
+        ("FP32", [1.0, 2.0, 3.0, 4.0]),
+        ("BOOL", [True, False, False, True]),
+        ("BYTES", [b"a", b"b", b"c", b"d"]),
+    ],
+)
+def test_an_element_of_a_row_that_is_null_is_not_looked_for(dtype: str, items: list[Any], nulls: list[int]) -> None:
+    lengths = [0 if null else 2 for null in nulls]
+    items = items[: sum(lengths)]
+    wanted = Fetch("t", dtype, (-1,), (Pick(0, 1, kind_of(dtype, "o"), "c"),))
+    tensor = Tensor("t", dtype, (3, -1), None, items, np.array(nulls, np.uint8), np.array(lengths))
+    ((_, column),) = codec.decode(wanted, "m", 3, True, tensor)
+    assert column.nulls.tolist() == nulls
+    if dtype == "BYTES":
+        found = [bytes(column.values[a:b]) for a, b in zip(column.offsets, column.offsets[1:])]
+    else:
+        found = np.asarray(column.values).tolist()
+    assert [item for item, null in zip(found, nulls) if not null] == items[1::2]
+
+
+def test_an_element_of_a_row_that_is_not_null_must_be_there() -> None:
+    wanted = Fetch("t", "FP32", (-1,), (Pick(0, 1, "f", "c"),))
+    tensor = Tensor("t", "FP32", (2, -1), None, [1.0], np.array([1, 0], np.uint8), np.array([0, 1]))
+    with fails("HV00M", 'model "m" sent a malformed reply', 'Output tensor "t" has a row without element 2.'):
+        codec.decode(wanted, "m", 2, True, tensor)
+
+
 def test_a_scalar_may_come_with_or_without_its_dimension() -> None:
     assert values_of(decode(fetch("INT32"), 2, bytes(8), shape=(2,))[0]) == [0, 0]
 
