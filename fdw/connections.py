@@ -174,7 +174,7 @@ def _asked_of(
     """Say who failed: the endpoint, or all of them where none could be reached."""
     alone = failure.connected or len(tried) < len(connection.replicas)
     endpoint = replica.endpoint.address if alone else connection.endpoint
-    return replace(request, endpoint=endpoint, attempts=number)
+    return replace(request, endpoint=endpoint, attempts=number, noun=connection.server.options.noun)
 
 
 def table_effort(options: TableOptions) -> Effort:

@@ -85,9 +85,16 @@ class ColumnNames:
 
 
 def define_table(
-    model: Model, name: str, default_batch_size: int, settings: ImportOptions, notices: list[Notice]
+    model: Model,
+    name: str,
+    default_batch_size: int,
+    settings: ImportOptions,
+    notices: list[Notice],
+    noun: str = "model",
 ) -> TableDefinition:
     """Define the foreign table of a model; appends to ``notices`` what had to be renamed.
+
+    ``noun`` is the table option that names a model of the server: "model" or "method".
 
     Raises Unsupported (0A000) for a model that cannot be a table (decoupled, sequence, a tensor of too many dimensions,
     too many columns), and BadOption (22023) if the statement names the elements of a tensor that has not so many.
@@ -109,7 +116,7 @@ def define_table(
             None,
             "Import it with option \"expand\" set to 'none'.",
         )
-    options = {errors.noun_of(model.name): model.name}
+    options = {noun: model.name}
     if model.version:
         options["version"] = model.version
     if 0 < model.max_batch_size < default_batch_size:

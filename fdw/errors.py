@@ -239,7 +239,7 @@ class Request:
 
     ``endpoint`` is host:port, ``server`` the SQL name of the foreign server ('' where the host does not tell it),
     ``model`` is '' for requests about the whole server, ``version`` '' for the latest. ``timeout_ms`` is the deadline
-    that was set and ``attempts`` how many were made.
+    that was set and ``attempts`` how many were made. ``noun`` is what the server's models are called.
     """
 
     endpoint: str
@@ -248,19 +248,7 @@ class Request:
     version: str = ""
     timeout_ms: int = 0
     attempts: int = 1
-
-    @property
-    def noun(self) -> str:
-        """What the model is called."""
-        return noun_of(self.model)
-
-
-def noun_of(model: str) -> str:
-    """Return "method" or "model", which is also the table's option that names it.
-
-    A method of one's own is named package.Service/Method, and no model of the Open Inference Protocol has such a name.
-    """
-    return "method" if "/" in model else "model"
+    noun: str = "model"
 
 
 def _option_of_server(name: str, request: Request) -> str:

@@ -92,14 +92,14 @@ def import_tables(
             ):
                 notices.append(_already_there(present, answer))
                 continue
-            tables.append(define_table(answer, choice.table, server.options.default_batch_size, settings, notices))
+            batch_size = server.options.default_batch_size
+            tables.append(define_table(answer, choice.table, batch_size, settings, notices, server.options.noun))
         except errors.BadOption:
             raise
         except errors.ModelFdwError as error:
             if restriction.kind == "limit to":
                 raise
-            noun = errors.noun_of(choice.model)
-            notices.append(Notice(f'skipped {noun} "{choice.model}": {error.message}', None, error.hint))
+            notices.append(Notice(f'skipped {server.options.noun} "{choice.model}": {error.message}', None, error.hint))
     _check_named_tensors(settings, [answer for answer in answers if isinstance(answer, Model)])
     return tables, notices
 
@@ -123,8 +123,8 @@ def _methods_of(server: Server, index: Sequence[IndexEntry], remote_schema: str)
     return found
 
 
-def _short_names(models: Sequence[str]) -> dict[str, str]:
-    """Map models to names of tables: a method "package.Service/Method" has its own name.
+def _short_names(methods: Sequence[str]) -> dict[str, str]:
+    """Map methods to names of tables: "package.Service/Method" has the method's own name.
 
     Where several methods have it, the service's name stands before it, or the package's as well.
     """
@@ -134,13 +134,12 @@ def _short_names(models: Sequence[str]) -> dict[str, str]:
             name.rpartition("/")[0].rpartition(".")[2] + "_" + name.rpartition("/")[2],
             name,
         )
-        if errors.noun_of(name) == "method"
-        else (name,)
-        for name in models
+        for name in methods
     }
     counts = Counter(candidate for names in candidates.values() for candidate in set(names))
     return {
-        model: next(candidate for candidate in names if counts[candidate] == 1) for model, names in candidates.items()
+        method: next((candidate for candidate in names if counts[candidate] == 1), method)
+        for method, names in candidates.items()
     }
 
 
@@ -191,7 +190,8 @@ def _choose(
     notices: list[Notice],
 ) -> list[_Chosen]:
     """Pick what to import: versions that are ready. Names do not depend on the restriction."""
-    named = _name_tables([entry for entry in index if entry.ready], settings)
+    services = connection.server.options.protocol == "grpc"
+    named = _name_tables([entry for entry in index if entry.ready], settings, services)
     chosen = []
     for choice, wanted in named:
         if restriction.admits(choice.model, choice.table):
@@ -202,14 +202,15 @@ def _choose(
     return chosen
 
 
-def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions) -> list[tuple[_Chosen, str]]:
+def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions, services: bool) -> list[tuple[_Chosen, str]]:
     """Name the tables: prefix, model and, where there is one for each, version; cut, and numbered where they clash.
 
     Returns also the name that each would have without limits.
     """
     names = Names()
     result = []
-    short_names = _short_names(sorted({entry.name for entry in ready}))
+    models = sorted({entry.name for entry in ready})
+    short_names = _short_names(models) if services else {name: name for name in models}
     for model, short_name in short_names.items():
         versions = [""]
         if settings.versions != "latest":

@@ -814,6 +814,11 @@ class ServerOptions:
         """host:port of the server's endpoints, separated by commas."""
         return ", ".join(endpoint.address for endpoint in self.url)
 
+    @property
+    def noun(self) -> str:
+        """What the server's models are called: "method" or "model", which is also the table's option that names one."""
+        return "method" if self.protocol == "grpc" else "model"
+
 
 @dataclass(frozen=True)
 class UserOptions:

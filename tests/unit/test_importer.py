@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fake_server import FAKE, FakeModel, FakeServer
-from helpers import fails, finish, table
+from helpers import fails, fake_table, finish, table
 
 from fdw import definitions, errors, host, importer, options
 from fdw.signature import Model, TensorSpec
@@ -331,6 +331,21 @@ def test_prefix() -> None:
             assert "model 'b'" in ddl[0]
             assert notices == []
             assert "m_a" in run(server, "except", (name,), prefix="m_")[0][0]
+
+
+def test_models_whose_names_have_a_slash() -> None:
+    with FakeServer(models={"BAAI/bge-small": FAKE, "bge-small": FAKE, "a.b/c": FAKE}) as server:
+        ddl, notices = run(server)
+        assert [statement.split('"')[1] for statement in ddl] == ["BAAI/bge-small", "a.b/c", "bge-small"]
+        assert ["OPTIONS (model '" in statement.rpartition("SERVER")[2] for statement in ddl] == [True] * 3
+        assert notices == []
+        with fails(
+            "HV00R",
+            f'model "no/ne" does not exist on model server "127.0.0.1:{server.port}"',
+            "The server said: Request for unknown model: 'no/ne' is not found",
+            'Check table option "model", or import the schema again.',
+        ):
+            finish(host.describe(fake_table(server.url, model="no/ne")))
 
 
 def existing(name: str, url: str, columns: Any, **table_options: str) -> dict[str, Any]:
