@@ -76,18 +76,22 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    map $http_authorization $known {{ default 0; "Bearer {token}" 1; }}
-    server {{
-        listen 127.0.0.1:{port} ssl http2;
-        ssl_certificate {pair.certificate};
-        ssl_certificate_key {pair.key};
-        ssl_client_certificate {clients.certificate};
-        ssl_verify_client on;
-        client_max_body_size 0;
-        location / {{
-            if ($known = 0) {{ return 401; }}
-            grpc_pass grpc://{upstream};
-        }}
+    {site}
+}}
+"""
+
+SITE = """
+map $http_authorization $known {{ default 0; "Bearer {token}" 1; }}
+server {{
+    listen 127.0.0.1:{port} ssl http2;
+    ssl_certificate {pair.certificate};
+    ssl_certificate_key {pair.key};
+    ssl_client_certificate {clients.certificate};
+    ssl_verify_client on;
+    client_max_body_size 0;
+    location / {{
+        if ($known = 0) {{ return 401; }}
+        grpc_pass grpc://{upstream};
     }}
 }}
 """
@@ -117,17 +121,23 @@ def find_nginx(directory: Path) -> Path:
 @contextlib.contextmanager
 def nginx(upstream: str, pair: Pair, clients: Authority, token: str) -> Iterator[str]:
     """Run nginx before a server, mutual TLS and one token; give its url."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with run_nginx(SITE.format(token=token, port=port, pair=pair, clients=clients, upstream=upstream), port):
+        yield f"grpcs://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def run_nginx(site: str, port: int) -> Iterator[None]:
+    """Run nginx with a site that listens on a port of the loopback address."""
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:
         directory = Path(name)
         program = find_nginx(directory)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        text = NGINX.format(directory=directory, token=token, port=port, pair=pair, clients=clients, upstream=upstream)
-        (directory / "nginx.conf").write_text(text)
+        (directory / "nginx.conf").write_text(NGINX.format(directory=directory, site=site))
         with subprocess.Popen([program, "-c", directory / "nginx.conf", "-p", directory]) as process:
             try:
                 await_port(port, process)
-                yield f"grpcs://127.0.0.1:{port}"
+                yield
             finally:
                 process.terminate()
 

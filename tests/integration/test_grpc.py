@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import subprocess
@@ -21,9 +22,9 @@ Session = psycopg.Connection[tuple[Any, ...]]
 FRAUD = Path(__file__).parents[2] / "examples" / "fraud"
 
 
-@pytest.fixture(scope="module")
-def fraud_port() -> Iterator[int]:
-    """The fraud scoring service as a program of its own, as its team would run it."""
+@contextlib.contextmanager
+def run_fraud() -> Iterator[int]:
+    """Run the fraud scoring service as a program of its own, as its team would; give its port."""
     process = subprocess.Popen([sys.executable, FRAUD / "server.py"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -34,6 +35,12 @@ def fraud_port() -> Iterator[int]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def fraud_port() -> Iterator[int]:
+    with run_fraud() as port:
+        yield port
 
 
 @pytest.fixture

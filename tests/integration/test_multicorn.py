@@ -91,7 +91,7 @@ def test_other_wrappers_are_left_alone(loaded: Database) -> None:
 # ---- without the library ----
 
 
-# What Multicorn 3.2 by itself cannot do, by the error that tells; see README.
+# What Multicorn 3.2 by itself cannot do, by the error that tells; see docs/multicorn.md.
 ALONE_ERRORS = {
     r"is not bound": "Multicorn's lookups do not bind this",
     r"unrecognized node type": "Multicorn fails on two outer join conditions (from PostgreSQL 16 on)",
