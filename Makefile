@@ -1,10 +1,12 @@
 # The front door: every target prepares what it needs. "make" alone lists them.
 #   PYTHON   the interpreter to embed and to build with (default: the system's)
 #   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
+#   VERSION  which PostgreSQL of Debian's archive: 15, 17 or 18
 #   PG_CONFIG  another PostgreSQL than the embedded 16, for test, bench, up, ...; they use a copy of it
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 PG_CONFIG =
+VERSION ?= 15
 ARGS ?=
 
 # In the environment rather than in a file: the checkout may be read-only to somebody.
@@ -12,10 +14,10 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test peers lint bench build install clean
+.PHONY: help demo up down psql test test-asserts peers lint bench build install postgres clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
 
 demo: ## from a bare checkout to predictions on screen
 	@$(DEV) demo
@@ -32,6 +34,9 @@ psql: ## open a session on the servers of "make up" (ARGS)
 test: ## run all tests (ARGS)
 	@$(DEV) test $(ARGS)
 
+test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (VERSION, ARGS)
+	@$(DEV) test-asserts "$(VERSION)" $(ARGS)
+
 peers: ## install MLServer (500 MB), so that "make test" tests it, too
 	@$(DEV) peers
 
@@ -46,6 +51,9 @@ build: ## install and build everything, start nothing
 
 install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
 	@$(DEV) install "$(PG_CONFIG)"
+
+postgres: ## get a PostgreSQL that the machine does not have, for PG_CONFIG=... (VERSION)
+	@$(DEV) postgres "$(VERSION)"
 
 clean: ## stop the servers and remove all state
 	@$(DEV) clean

@@ -7,13 +7,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed, {sys.executable} is older: make PYTHON=/path/to/python3")
 
-from dev import build, checks, environments, models, prerequisites, up
+from dev import build, checks, debian, environments, models, prerequisites, source, up
 from dev.demo import demo
 from dev.places import CHECKOUT, Places, find_places, tool_environment
 from dev.screen import Failure, say, step
@@ -75,6 +76,27 @@ def run_test(places: Places, arguments: Sequence[str]) -> int:
     return checks.run_tests(places, arguments)
 
 
+def run_postgres(places: Places, arguments: Sequence[str]) -> int:
+    """Get a version of PostgreSQL and say where it is."""
+    say(str(get_postgres(places, arguments[0], debian.unpack)))
+    return 0
+
+
+def run_test_asserts(places: Places, arguments: Sequence[str]) -> int:
+    """Run the tests on a version of PostgreSQL with asserts, the first argument."""
+    pg_config = get_postgres(places, arguments[0], source.build_with_asserts)
+    return run_test(replace(places, postgres=pg_config), arguments[1:])
+
+
+def get_postgres(places: Places, version: str, get: Callable[[Places, int], Path]) -> Path:
+    """Get a version of PostgreSQL from Debian's archive; return its pg_config."""
+    if not version.isdecimal():
+        raise Failure(f'"{version}" is not a version of PostgreSQL', hint="VERSION=15")
+    places.create()
+    with places.locked():
+        return get(places, int(version))
+
+
 def run_peers(places: Places, arguments: Sequence[str]) -> int:
     """Install other model servers for the tests."""
     prepare(places)
@@ -125,10 +147,12 @@ TARGETS: dict[str, Target] = {
     "down": run_down,
     "psql": run_psql,
     "test": run_test,
+    "test-asserts": run_test_asserts,
     "peers": run_peers,
     "lint": run_lint,
     "bench": run_bench,
     "install": run_install,
+    "postgres": run_postgres,
     "clean": run_clean,
 }
 

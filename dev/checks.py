@@ -62,8 +62,10 @@ def run_module(places: Places, module: str, *arguments: str) -> int:
 def run_python(places: Places, *arguments: str) -> int:
     """Run the virtual environment's Python in the checkout, where "import dev" works."""
     environment = {**tool_environment(), "PYTHONPATH": str(CHECKOUT)}
-    for name in ("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", POSTGRES_VARIABLE):
+    for name in ("PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"):
         if name in os.environ:
             environment[name] = os.environ[name]
+    if places.postgres is not None:
+        environment[POSTGRES_VARIABLE] = str(places.postgres)
     command: list[str | Path] = [places.venv_python, *arguments]
     return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
