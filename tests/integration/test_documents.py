@@ -8,7 +8,7 @@ models. The first SQL block of the README, which imports these, runs before ever
 - A comment "<!-- sql ... -->" does before a block what the text takes for granted.
 - Names of machines and files stand for real ones: see ``Stage.real``. What runs beside (a gRPC service, a proxy that
   ends TLS, with the certificates that the document itself makes) is started where a document names it.
-- docs/multicorn.md needs a PostgreSQL with Multicorn.
+- docs/multicorn.md needs a PostgreSQL with Multicorn, docs/embeddings.md one with pgvector.
 """
 
 from __future__ import annotations
@@ -88,6 +88,10 @@ class Stage:
         for placeholder, real in sorted(self.real.items(), key=lambda item: -len(item[1])):
             shown = shown.replace(real, placeholder)
         return shown
+
+    def has(self, extension: str) -> bool:
+        """Tell whether an extension can be created."""
+        return bool(self.postgres.psql("-c", f"SELECT 1 FROM pg_available_extensions WHERE name = '{extension}'"))
 
     def prepare(self) -> None:
         """Make the database with the tables of the scenario."""
@@ -186,6 +190,8 @@ def complaint(document: Path, block: Block, shown: str) -> str:
 @pytest.mark.parametrize("stage", DOCUMENTS, ids=name_of, indirect=True)
 def test_blocks(stage: Stage, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     document: Path = request.node.callspec.params["stage"]
+    if document.stem == "embeddings" and not stage.has("vector"):
+        pytest.skip("this PostgreSQL has no pgvector: the blocks of docs/embeddings.md are not run")
     own = [block for block in blocks(document.read_text()) if block.language in ("sql", "hidden")]
     first = [] if document.stem in ("README", "multicorn") else [Block("hidden", opening().text, 0)]
     played = [*first, *own]
@@ -201,3 +207,43 @@ def test_blocks(stage: Stage, request: pytest.FixtureRequest, capsys: pytest.Cap
             f"{compared} outputs compared, {len(complaints)} wrong, {time.monotonic() - began_s:.1f} s"
         )
     assert not complaints, "\n".join(complaints)
+
+
+TABLE = " a |  b\n---+------\n 1 | 0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "shown", "right"),
+    [
+        (TABLE, " a |    b     \n---+----------\n 1 | 0.250001\n(1 row)\n\n", True),
+        (TABLE, " a |  b\n---+------\n 1 | 0.26\n(1 row)\n\n", False),
+        (TABLE, " a |  b\n---+------\n 2 | 0.25\n(1 row)\n\n", False),
+        (TABLE, " a | b\n---+---\n(0 rows)\n\n", False),
+        (
+            " Seq Scan (actual time=1.0..2.0 rows=3 loops=1)\n",
+            " Seq Scan (actual time=7.1..9.9 rows=3.00 loops=1)\n",
+            True,
+        ),
+        (
+            " Seq Scan (actual time=1.0..2.0 rows=3 loops=1)\n",
+            " Seq Scan (actual time=1.0..2.0 rows=4 loops=1)\n",
+            False,
+        ),
+        ("ERROR:  no\n", "ERROR:  no\n", True),
+        ("ERROR:  no\n", " a \n---\n 1\n", False),
+        (None, "ERROR:  no\n", False),
+        (None, "invalid command \\nothing\n", False),
+        (None, " a \n---\n 1\n", True),
+    ],
+)
+def test_a_document_that_says_something_else_is_noticed(output: str | None, shown: str, right: bool) -> None:
+    block = Block("sql", "SELECT 1;\n", 1, output)
+    assert (complaint(ROOT / "README.md", block, shown) == "") == right
+
+
+def test_a_block_that_does_not_end_is_noticed(postgres: Postgres) -> None:
+    stage = Stage(postgres, "postgres", {})
+    played = ["SELECT 1;\n", "SELECT 'open;\n", "SELECT 2;\n"]
+    script = "".join(f"{text}\n\\echo {END} {number}\n" for number, text in enumerate(played))
+    with pytest.raises(AssertionError, match="only 1 of 3 blocks"):
+        outputs(stage.play(script), len(played))
