@@ -13,7 +13,7 @@ import math
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +92,8 @@ def encode(feed: Feed, rows: int, columns: Sequence[InputColumn]) -> EncodedTens
     if feed.dtype == "BYTES":
         return EncodedTensor(feed, _string_pieces(rows, own), _even_starts(rows, width), None)
     packed = np.empty((rows, width), DTYPE_NUMPY[feed.dtype])
-    for position, column in enumerate(own):
-        kind, name = feed.kinds[position], feed.names[position]
-        _write_elements(packed[:, position], np.frombuffer(column, KIND_NUMPY[kind]), feed.dtype, name)
+    values = [np.frombuffer(column, KIND_NUMPY[kind]) for column, kind in zip(own, feed.kinds)]
+    _write_elements(packed.T, values, feed)
     if feed.dtype in _FLOATS:
         _clear_minus_zero(packed)
     return EncodedTensor(feed, packed.reshape(-1), _even_starts(rows, width), None)
@@ -108,7 +107,7 @@ def _encode_array(feed: Feed, rows: int, elements: InputColumn, starts: Buffer, 
     if feed.dtype == "BYTES":
         return EncodedTensor(feed, _string_pieces(count, [elements]), bounds.copy(), shapes)
     packed = np.empty(count, DTYPE_NUMPY[feed.dtype])
-    _write_elements(packed, np.frombuffer(elements, KIND_NUMPY[feed.kinds[0][1:]]), feed.dtype, feed.names[0])
+    _write_elements([packed], [np.frombuffer(elements, KIND_NUMPY[feed.kinds[0][1:]])], feed)
     return EncodedTensor(feed, packed, bounds.copy(), shapes)
 
 
@@ -200,13 +199,15 @@ def group_rows(tensors: Sequence[EncodedTensor]) -> Optional[List[Array]]:
 _FLOATS = ("FP16", "BF16", "FP32", "FP64")
 
 
-def _write_elements(target: Array, values: Array, dtype: str, name: str) -> None:
-    """Write one column's values as elements of a dtype."""
+def _write_elements(targets: Iterable[Array], columns: Sequence[Array], feed: Feed) -> None:
+    """Write the values of a feed's columns as elements of its dtype, each column to its own target."""
+    write = _WRITERS.get(feed.dtype, _write_integers)
     with np.errstate(over="raise", under="ignore", invalid="ignore"):
-        try:
-            _WRITERS.get(dtype, _write_integers)(target, values)
-        except (FloatingPointError, OverflowError):
-            raise _out_of_range(name, dtype) from None
+        for name, target, values in zip(feed.names, targets, columns):
+            try:
+                write(target, values)
+            except (FloatingPointError, OverflowError):
+                raise _out_of_range(name, feed.dtype) from None
 
 
 def _write_floats(target: Array, values: Array) -> None:

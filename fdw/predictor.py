@@ -27,7 +27,7 @@ from fdw.connections import (
 from fdw.options import MAX_BATCH_SIZE, Table
 from fdw.protocols.base import InferRequest, InputData
 from fdw.replicas import Effort
-from fdw.tickets import Steps, Ticket, gather
+from fdw.tickets import Steps, Ticket, gather, notifier
 
 Columns = Sequence[codec.OutputColumn]
 
@@ -104,8 +104,9 @@ def submit(session: Session, rows: int, columns: Sequence[codec.InputColumn]) ->
     ``columns``, ``rows`` values each, are read during this call only. The ticket's result is one column per wanted
     output. Raises ValueOutOfRange at once.
     """
-    tensors = [codec.encode(feed, rows, columns) for feed in session.plan.feeds]
-    ticket = Ticket(_predict(session, rows, tensors))
+    with notifier.sending():
+        tensors = [codec.encode(feed, rows, columns) for feed in session.plan.feeds]
+        ticket = Ticket(_predict(session, rows, tensors))
     session.tickets.add(ticket)
     return ticket
 

@@ -28,6 +28,10 @@ ON_EVENT = -1
 
 WAIT_SLICE_S = 0.05
 
+# How long a thread of gRPC's is kept at most while a request is being made. Longer than that takes, and no more than a
+# delay where the one who makes it waits for that very thread, as the end of a channel does.
+KEPT_S = 0.002
+
 _ONE = struct.pack("=Q", 1)
 
 
@@ -37,13 +41,15 @@ class Notifier:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._event_fd: int | None = None
+        # Reentrant: a call that has ended already notifies from the thread that makes it.
+        self._sending = threading.RLock()
 
     def use_event_fd(self, event_fd: int) -> None:
         """Write to this Linux eventfd from now on, too."""
         self._event_fd = event_fd
 
     def notify(self) -> None:
-        """Wake the waiter up."""
+        """Wake the waiter up; return when no request is being made, see sending()."""
         self._event.set()
         if self._event_fd is not None:
             try:
@@ -52,6 +58,17 @@ class Notifier:
                 pass  # the counter is full: the waiter has more than enough reason to wake up
             except OSError:
                 self._event_fd = None  # the host closed it: the backend is going away
+        if self._sending.acquire(timeout=KEPT_S):
+            self._sending.release()
+
+    def sending(self) -> ContextManager[object]:
+        """Keep threads that notify until the end of the block, in which requests are made.
+
+        gRPC's thread ends with the last call in flight, and the next call has to start a new one, which costs as much
+        as the call itself. A server that is faster than its client brings that about with every call. A thread that is
+        kept has not ended its call yet when the next one is made, and goes on with that.
+        """
+        return self._sending
 
     def wait(self, timeout_s: float) -> None:
         """Wait for notify(), at most so long."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -138,3 +139,35 @@ def test_wait_wakes_on_an_event() -> None:
 
     began_s = time.monotonic()
     assert finish(Ticket(job())) - began_s < 0.04
+
+
+def notify_elsewhere(own: Notifier) -> tuple[threading.Thread, threading.Event]:
+    returned = threading.Event()
+
+    def run() -> None:
+        own.notify()
+        returned.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, returned
+
+
+def test_a_thread_that_notifies_is_kept_while_requests_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fdw.tickets.KEPT_S", 10.0)
+    own = Notifier()
+    with own.sending():
+        thread, returned = notify_elsewhere(own)
+        own.wait(5)
+        assert not returned.wait(0.05), "the thread went on"
+    thread.join(5)
+    assert returned.is_set()
+
+
+def test_it_is_kept_for_a_short_time_only_and_the_maker_itself_never() -> None:
+    own = Notifier()
+    with own.sending():
+        own.notify()
+        thread, returned = notify_elsewhere(own)
+        thread.join(5)
+        assert returned.is_set()
