@@ -2,19 +2,21 @@
 #   PYTHON   the interpreter to embed and to build with (default: the system's)
 #   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
 #   VERSION  which PostgreSQL of Debian's archive: 15, 17 or 18
+#   VERSIONS  which PostgreSQLs "make test-matrix" takes: VERSIONS="15 17"
 #   PG_CONFIG  another PostgreSQL than the embedded 16, for test, bench, up, ...; they use a copy of it
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 PG_CONFIG =
 VERSION ?= 15
 ARGS ?=
+VERSIONS ?=
 
 # In the environment rather than in a file: the checkout may be read-only to somebody.
 DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m dev
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts peers lint bench build install postgres clean
+.PHONY: help demo up down psql test test-asserts test-matrix peers lint bench build install postgres clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -36,6 +38,9 @@ test: ## run all tests (ARGS)
 
 test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (VERSION, ARGS)
 	@$(DEV) test-asserts "$(VERSION)" $(ARGS)
+
+test-matrix: ## run the SQL and integration tests on each PostgreSQL from 14 to 18 (VERSIONS, ARGS)
+	@$(DEV) test-matrix "$(VERSIONS)" $(ARGS)
 
 peers: ## install MLServer (500 MB), so that "make test" tests it, too
 	@$(DEV) peers

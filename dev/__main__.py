@@ -14,7 +14,7 @@ from types import FrameType
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed, {sys.executable} is older: make PYTHON=/path/to/python3")
 
-from dev import build, checks, debian, environments, models, prerequisites, source, up
+from dev import build, checks, debian, environments, matrix, models, prerequisites, source, up
 from dev.demo import demo
 from dev.places import CHECKOUT, Places, find_places, tool_environment
 from dev.screen import Failure, say, step
@@ -97,6 +97,13 @@ def get_postgres(places: Places, version: str, get: Callable[[Places, int], Path
         return get(places, int(version))
 
 
+def run_test_matrix(places: Places, arguments: Sequence[str]) -> int:
+    """Run the tests on all versions of PostgreSQL; the first argument names some of them, or is empty."""
+    named = matrix.read_versions(arguments[0])
+    prepare(places)
+    return matrix.run(places, named, arguments[1:])
+
+
 def run_peers(places: Places, arguments: Sequence[str]) -> int:
     """Install other model servers for the tests."""
     prepare(places)
@@ -148,6 +155,7 @@ TARGETS: dict[str, Target] = {
     "psql": run_psql,
     "test": run_test,
     "test-asserts": run_test_asserts,
+    "test-matrix": run_test_matrix,
     "peers": run_peers,
     "lint": run_lint,
     "bench": run_bench,

@@ -36,9 +36,10 @@ def build(places: Places) -> None:
 
 def build_library(places: Places) -> None:
     """Bring the library in PostgreSQL up to date with the sources."""
-    target, variables = places.venv, []
-    if places.postgres is not None:
-        copy_postgres(places.postgres, places.copy)
+    if places.is_ours:
+        target, variables = places.bindir.parent, []
+    else:
+        copy_postgres(places.pg_config, places.copy)
         target, variables = places.copy, [f"DESTDIR={places.copy}"]
     if changed(stamp := target / "native.stamp", digest := digest_of(files_of(NATIVE))):
         with step("building the C library"):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from dev import versions
 from dev.build import build_strictly
 from dev.places import CHECKOUT, POSTGRES_VARIABLE, Places, tool_environment
 from dev.screen import Failure, say, step
 
 
-def run_tests(places: Places, arguments: Sequence[str]) -> int:
-    """Run pytest on the paths among the arguments, else on all tests; return its exit status."""
+def run_tests(places: Places, arguments: Sequence[str], suites: Sequence[str] = ("tests",)) -> int:
+    """Run pytest on the paths among the arguments, else on the suites; return its exit status."""
     paths = [word for word in arguments if Path(word.partition("::")[0]).exists()]
-    return run_module(places, "pytest", *([] if paths else ["tests"]), *arguments)
+    return run_module(places, "pytest", *([] if paths else suites), *arguments)
 
 
 def run_benchmark(places: Places, arguments: Sequence[str]) -> int:
@@ -44,14 +46,17 @@ def lint(places: Places) -> int:
 
 
 def lint_native(places: Places) -> int:
-    """Build the C library with warnings as errors; show what the compiler says."""
-    try:
-        with step("building the C library with warnings as errors"):
-            build_strictly(places)
-    except Failure as failure:
-        say(str(failure))
-        return 1
-    return 0
+    """Build the C library with warnings as errors for each PostgreSQL that is here; show what the compiler says."""
+    found = [pg_config for version in versions.SUPPORTED for pg_config in versions.present(places, version)]
+    failed = 0
+    for pg_config in dict.fromkeys([places.pg_config, *found]):
+        try:
+            with step(f"building the C library for PostgreSQL {versions.release(pg_config)}"):
+                build_strictly(replace(places, postgres=pg_config))
+        except Failure as failure:
+            say(str(failure))
+            failed = 1
+    return failed
 
 
 def run_module(places: Places, module: str, *arguments: str) -> int:

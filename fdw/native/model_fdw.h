@@ -35,6 +35,11 @@
 #include "portability/instr_time.h"
 #include "utils/array.h"
 
+/* before 15, every custom node was taken to project */
+#ifndef CUSTOMPATH_SUPPORT_PROJECTION
+#define CUSTOMPATH_SUPPORT_PROJECTION	0
+#endif
+
 /* limits of the settings; the table options' limits are in fdw/options.py */
 #define MODEL_FIRST_BATCH		64	/* rows of a scan's first batch */
 #define MODEL_BATCH_GROWTH		4	/* factor from one batch to the next */

@@ -91,7 +91,9 @@ SELECT x, bias, y FROM optional WHERE x = 1 AND bias = 5;
 SELECT x, bias, y FROM optional WHERE x = 1 AND bias IS NULL;
 SELECT y FROM optional WHERE bias = 1;
 SELECT s FROM affine WHERE a = 1;
+\pset footer off
 EXPLAIN (COSTS OFF) SELECT s FROM affine WHERE a = 1;
+\pset footer on
 SELECT s FROM affine WHERE a = 1 AND b > 2;
 CREATE VIEW few AS SELECT * FROM affine LIMIT 10;
 SELECT s FROM few WHERE a = 1 AND b = 2;
