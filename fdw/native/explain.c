@@ -42,16 +42,54 @@ model_explain_table(ModelTable *table, ExplainState *es)
 							es);
 }
 
+/*
+ * Turn the parameters that other nodes set into numbers: of a foreign scan,
+ * EXPLAIN does not tell the nodes above it, and a parameter that ruleutils.c
+ * cannot trace is a failed assertion from 17 on.  "known" are the others.
+ */
+static Node *
+number_params(Node *node, List **known)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, SubPlan))
+		*known = list_concat(*known, ((SubPlan *) node)->paramIds);
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC &&
+		!list_member_int(*known, ((Param *) node)->paramid))
+	{
+		Param	   *number = copyObject((Param *) node);
+
+		number->paramkind = PARAM_EXTERN;
+		return (Node *) number;
+	}
+	return expression_tree_mutator(node, number_params, known);
+}
+
+/* Write an expression of a node; "ancestors" are NIL for a foreign scan. */
+static char *
+deparse(Node *node, PlanState *planstate, List *ancestors, ExplainState *es)
+{
+	bool		prefix = es->verbose || list_length(es->rtable) > 1;
+	List	   *known = NIL;
+	ListCell   *cell;
+
+	foreach(cell, planstate->plan->initPlan)
+		known = list_concat(known, lfirst_node(SubPlan, cell)->setParam);
+	if (ancestors == NIL)
+		node = number_params(node, &known);
+	return deparse_expression(node,
+							  set_deparse_context_plan(es->deparse_cxt,
+													   planstate->plan,
+													   ancestors),
+							  prefix, false);
+}
+
 /* Show which expression gives each input its value. */
 void
 model_explain_bindings(ModelTable *table, List *attnums, List *values,
 					   PlanState *planstate, List *ancestors,
 					   ExplainState *es)
 {
-	List	   *context = set_deparse_context_plan(es->deparse_cxt,
-												   planstate->plan,
-												   ancestors);
-	bool		prefix = es->verbose || list_length(es->rtable) > 1;
 	List	   *texts = NIL;
 	ListCell   *attnum;
 	ListCell   *value;
@@ -62,8 +100,8 @@ model_explain_bindings(ModelTable *table, List *attnums, List *values,
 
 		texts = lappend(texts,
 						psprintf("%s = %s", quote_identifier(column->name),
-								 deparse_expression(lfirst(value), context,
-													prefix, false)));
+								 deparse(lfirst(value), planstate, ancestors,
+										 es)));
 	}
 	ExplainPropertyList("Bindings", texts, es);
 }
@@ -73,16 +111,10 @@ void
 model_explain_quals(const char *label, List *quals, PlanState *planstate,
 					List *ancestors, ExplainState *es)
 {
-	List	   *context;
-	bool		prefix = es->verbose || list_length(es->rtable) > 1;
-
-	if (quals == NIL)
-		return;
-	context = set_deparse_context_plan(es->deparse_cxt, planstate->plan,
-									   ancestors);
-	ExplainPropertyText(label,
-						deparse_expression((Node *) make_ands_explicit(quals),
-										   context, prefix, false), es);
+	if (quals != NIL)
+		ExplainPropertyText(label,
+							deparse((Node *) make_ands_explicit(quals),
+									planstate, ancestors, es), es);
 }
 
 /*

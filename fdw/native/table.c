@@ -10,6 +10,7 @@
  */
 #include "model_fdw.h"
 
+#include "access/parallel.h"
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/heap.h"
@@ -148,12 +149,16 @@ model_refuse_system_column(AttrNumber attnum, bool member)
 			 errdetail("A model's rows are not stored.")));
 }
 
-/* Everything that the catalogs know of a table and its server, as JSON. */
+/*
+ * Everything that the catalogs know of a table and its server, as JSON.  The
+ * table is locked already, but for a parallel worker, which needs a lock too.
+ */
 char *
 model_table_json(Oid relid, Oid userid)
 {
 	ForeignTable *table = GetForeignTable(relid);
-	Relation	rel = table_open(relid, NoLock);
+	LOCKMODE	lockmode = IsParallelWorker() ? AccessShareLock : NoLock;
+	Relation	rel = table_open(relid, lockmode);
 	TupleDesc	desc = RelationGetDescr(rel);
 	const char *separator = "";
 	StringInfoData json;
