@@ -16,7 +16,7 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts test-matrix peers lint bench build install postgres clean
+.PHONY: help demo up down psql test test-asserts test-matrix test-chroot peers lint bench build install postgres clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (
 
 test-matrix: ## run the SQL and integration tests on each PostgreSQL from 14 to 18 (VERSIONS, ARGS)
 	@$(DEV) test-matrix "$(VERSIONS)" $(ARGS)
+
+test-chroot: ## run the image's commands in a plain Debian root: as root, with debootstrap
+	@$(DEV) test tests/integration/test_chroot.py --chroot $(ARGS)
 
 peers: ## install MLServer (500 MB), so that "make test" tests it, too
 	@$(DEV) peers

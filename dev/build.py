@@ -20,7 +20,7 @@ from dev.screen import Failure, run_logged, step
 NATIVE = ("fdw/native", "sql")
 PACKAGE = ("fdw", "sql", "setup.py", "pyproject.toml", "README.md")
 PRODUCTS = {".o", ".so", ".bc"}
-PROGRAMS = ("postgres", "initdb", "psql", "pg_config", "pg_dump", "pg_restore")
+PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql", "pg_config", "pg_dump", "pg_restore")
 
 
 def build(places: Places) -> None:

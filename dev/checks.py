@@ -34,6 +34,11 @@ def lint(places: Places) -> int:
         "ruff check": lambda: run_module(places, "ruff", "check", "."),
         "ruff format": lambda: run_module(places, "ruff", "format", "--check", "."),
         "mypy": lambda: run_module(places, "mypy", "-p", "fdw", "-p", "dev"),
+        "shellcheck": lambda: run_tool(places, "shellcheck", ".ci/run", *files("docker/*.sh")),
+        "hadolint": lambda: run_tool(places, "hadolint", "docker/Dockerfile"),
+        "compose": lambda: run_tool(
+            places, "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files("docker/compose*.yaml")
+        ),
         "C warnings": lambda: lint_native(places),
     }
     failed = []
@@ -57,6 +62,17 @@ def lint_native(places: Places) -> int:
             say(str(failure))
             failed = 1
     return failed
+
+
+def files(pattern: str) -> list[str]:
+    """List the checkout's files of a pattern."""
+    return [str(path.relative_to(CHECKOUT)) for path in sorted(CHECKOUT.glob(pattern))]
+
+
+def run_tool(places: Places, name: str, *arguments: str) -> int:
+    """Run a program of the virtual environment on the terminal; return its exit status."""
+    command: list[str | Path] = [places.venv / "bin" / name, *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=tool_environment(), check=False).returncode
 
 
 def run_module(places: Places, module: str, *arguments: str) -> int:

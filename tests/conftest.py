@@ -41,6 +41,7 @@ CRASHES = re.compile(rf"{MULTICORN_CRASHES.pattern}|XX000")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
+    parser.addoption("--chroot", action="store_true", help="also run test_chroot.py, which takes minutes")
     parser.addoption("--replica-rows", type=int, default=500_000, help="rows that test_replicas.py joins")
 
 
