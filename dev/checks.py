@@ -34,6 +34,7 @@ def lint(places: Places) -> int:
         "ruff check": lambda: run_module(places, "ruff", "check", "."),
         "ruff format": lambda: run_module(places, "ruff", "format", "--check", "."),
         "mypy": lambda: run_module(places, "mypy", "-p", "fdw", "-p", "dev"),
+        "clang-format": lambda: run_tool(places, "clang-format", "--dry-run", "--Werror", *files("fdw/native/*.[ch]")),
         "shellcheck": lambda: run_tool(places, "shellcheck", ".ci/run", *files("docker/*.sh")),
         "hadolint": lambda: run_tool(places, "hadolint", "docker/Dockerfile"),
         "compose": lambda: run_tool(

@@ -30,7 +30,7 @@
 typedef enum ModelAppendPrivate
 {
 	APPEND_PRIVATE_JOINTYPE,
-	APPEND_PRIVATE_NBELOW,		/* columns of the plan below */
+	APPEND_PRIVATE_NBELOW, /* columns of the plan below */
 	APPEND_NPRIVATE
 } ModelAppendPrivate;
 
@@ -44,14 +44,14 @@ typedef struct AppendBranch
 typedef struct ModelAppendState
 {
 	CustomScanState css;
-	PlanState  *below;
-	JoinType	jointype;
-	int			nbelow;
-	int			ncolumns;
-	int			nbranches;
-	AppendBranch *branches;
-	int			next;			/* the branch to look at next */
-	bool		any;			/* has the current row found a member? */
+	PlanState	   *below;
+	JoinType		jointype;
+	int				nbelow;
+	int				ncolumns;
+	int				nbranches;
+	AppendBranch   *branches;
+	int				next; /* the branch to look at next */
+	bool			any;  /* has the current row found a member? */
 } ModelAppendState;
 
 static void model_append_begin(CustomScanState *node, EState *estate,
@@ -83,13 +83,13 @@ static Plan *
 plan_model_append(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 				  List *tlist, List *clauses, List *custom_plans)
 {
-	ModelJoinPath *append = (ModelJoinPath *) path;
+	ModelJoinPath  *append = (ModelJoinPath *) path;
 	ModelJoinShape *shape = append->shape;
-	Relids		relids = shape->inner->relids;
-	Plan	   *below = linitial(custom_plans);
-	CustomScan *scan = makeNode(CustomScan);
-	List	   *exprs = NIL;
-	ListCell   *cell;
+	Relids			relids = shape->inner->relids;
+	Plan		   *below = linitial(custom_plans);
+	CustomScan	   *scan = makeNode(CustomScan);
+	List		   *exprs = NIL;
+	ListCell	   *cell;
 
 	foreach(cell, below->targetlist)
 		exprs = lappend(exprs, lfirst_node(TargetEntry, cell)->expr);
@@ -98,8 +98,8 @@ plan_model_append(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 		scan->custom_scan_tlist =
 			lappend(scan->custom_scan_tlist,
 					makeTargetEntry(copyObject(lfirst(cell)),
-									foreach_current_index(cell) + 1,
-									NULL, false));
+									foreach_current_index(cell) + 1, NULL,
+									false));
 	scan->custom_exprs = (List *)
 		model_use_scan_tuple((Node *) shape->branches, relids,
 							 scan->custom_scan_tlist);
@@ -138,8 +138,8 @@ model_append_create_state(CustomScan *plan)
 static void
 begin_branch(AppendBranch *branch, List *exprs, PlanState *parent)
 {
-	ListCell   *cell;
-	int			column = 0;
+	ListCell *cell;
+	int		  column = 0;
 
 	branch->found = ExecInitQual(list_make1(linitial(exprs)), parent);
 	branch->columns = palloc(sizeof(ExprState *) * list_length(exprs));
@@ -152,8 +152,8 @@ static void
 model_append_begin(CustomScanState *node, EState *estate, int eflags)
 {
 	ModelAppendState *state = (ModelAppendState *) node;
-	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
-	ListCell   *cell;
+	CustomScan		 *plan = (CustomScan *) node->ss.ps.plan;
+	ListCell		 *cell;
 
 	state->jointype = list_nth_int(plan->custom_private,
 								   APPEND_PRIVATE_JOINTYPE);
@@ -195,7 +195,7 @@ next_row(ModelAppendState *state)
 static void
 fill_columns(ModelAppendState *state, AppendBranch *branch)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
 
 	for (int i = 0; i < state->ncolumns; i++)
@@ -211,9 +211,9 @@ fill_columns(ModelAppendState *state, AppendBranch *branch)
 static bool
 next_match(ModelAppendState *state)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	bool		unmatched;
+	bool			unmatched;
 
 	while (state->next < state->nbranches)
 	{
@@ -242,8 +242,8 @@ static TupleTableSlot *
 model_append_exec(CustomScanState *node)
 {
 	ModelAppendState *state = (ModelAppendState *) node;
-	ExprContext *econtext = node->ss.ps.ps_ExprContext;
-	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
+	ExprContext		 *econtext = node->ss.ps.ps_ExprContext;
+	ProjectionInfo	 *projection = node->ss.ps.ps_ProjInfo;
 
 	for (;;)
 	{
@@ -257,8 +257,8 @@ model_append_exec(CustomScanState *node)
 			continue;
 		}
 		if (ExecQual(node->ss.ps.qual, econtext))
-			return projection ? ExecProject(projection) :
-				node->ss.ss_ScanTupleSlot;
+			return projection ? ExecProject(projection)
+							  : node->ss.ss_ScanTupleSlot;
 		InstrCountFiltered1(node, 1);
 	}
 }

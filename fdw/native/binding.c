@@ -54,9 +54,8 @@ bool
 model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
 				   AttrNumber attnum)
 {
-	bool		cast = false;
-	Var		   *var = operand_column((Node *) member->em_expr, rel->relid,
-									 &cast);
+	bool cast = false;
+	Var *var = operand_column((Node *) member->em_expr, rel->relid, &cast);
 
 	return var && var->varattno == attnum;
 }
@@ -79,11 +78,11 @@ is_equality(Oid operator, Oid type)
 static Expr *
 boolean_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum)
 {
-	bool		negated = is_notclause(clause);
-	Var		   *var = (Var *) (negated ? get_notclausearg(clause) : clause);
+	bool negated = is_notclause(clause);
+	Var *var = (Var *) (negated ? get_notclausearg(clause) : clause);
 
-	if (IsA(var, Var) && var->varno == rel->relid &&
-		var->varattno == attnum && var->varlevelsup == 0)
+	if (IsA(var, Var) && var->varno == rel->relid && var->varattno == attnum &&
+		var->varlevelsup == 0)
 		return (Expr *) makeBoolConst(!negated, false);
 	return NULL;
 }
@@ -92,7 +91,7 @@ boolean_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum)
 static Expr *
 equality_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 {
-	OpExpr	   *op = (OpExpr *) clause;
+	OpExpr *op = (OpExpr *) clause;
 
 	*cast = false;
 	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 ||
@@ -100,7 +99,7 @@ equality_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 		return boolean_value(clause, rel, attnum);
 	for (int side = 0; side < 2; side++)
 	{
-		Var		   *var;
+		Var *var;
 
 		*cast = false;
 		var = operand_column(list_nth(op->args, side), rel->relid, cast);
@@ -115,7 +114,7 @@ static Expr *
 list_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 {
 	ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
-	Var		   *var;
+	Var				  *var;
 
 	if (!IsA(clause, ScalarArrayOpExpr) || !op->useOr ||
 		!is_equality(op->opno, exprType(linitial(op->args))))
@@ -129,8 +128,8 @@ list_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum, bool *cast)
 static bool
 cast_is_exact(Oid from, Oid to)
 {
-	bool		from_integer = from == INT2OID || from == INT4OID || from == INT8OID;
-	bool		to_integer = to == INT2OID || to == INT4OID || to == INT8OID;
+	bool from_integer = from == INT2OID || from == INT4OID || from == INT8OID;
+	bool to_integer = to == INT2OID || to == INT4OID || to == INT8OID;
 
 	return (from_integer && to_integer) ||
 		(from == FLOAT4OID && to == FLOAT8OID);
@@ -143,9 +142,9 @@ cast_is_exact(Oid from, Oid to)
 static Expr *
 assign_value(Expr *value, ModelColumn *column, bool list, bool *exact)
 {
-	Oid			from = exprType((Node *) value);
-	Oid			to = list ? get_array_type(column->typid) : column->typid;
-	Node	   *cast;
+	Oid	  from = exprType((Node *) value);
+	Oid	  to = list ? get_array_type(column->typid) : column->typid;
+	Node *cast;
 
 	*exact = false;
 	if (!OidIsValid(to))
@@ -156,8 +155,7 @@ assign_value(Expr *value, ModelColumn *column, bool list, bool *exact)
 	if (cast == NULL)
 		return NULL;
 	*exact = cast == (Node *) value ||
-		(IsA(cast, RelabelType) &&
-		 ((RelabelType *) cast)->arg == value) ||
+		(IsA(cast, RelabelType) && ((RelabelType *) cast)->arg == value) ||
 		(column->typmod < 0 && cast_is_exact(from, to));
 	/* not folded, even if constant: it may fail, and that names the column */
 	return (Expr *) cast;
@@ -167,25 +165,25 @@ assign_value(Expr *value, ModelColumn *column, bool list, bool *exact)
 typedef struct ColumnSearch
 {
 	PlannerInfo *root;
-	RelOptInfo *rel;
+	RelOptInfo	*rel;
 	ModelColumn *column;
-	Relids		available;		/* relations whose columns a value may read */
-	bool		allow_lists;
+	Relids		 available; /* relations whose columns a value may read */
+	bool		 allow_lists;
 	/* the result */
-	Expr	   *value;
-	bool		list;
+	Expr		 *value;
+	bool		  list;
 	RestrictInfo *rinfo;
-	bool		exact;
+	bool		  exact;
 } ColumnSearch;
 
 /* Try one condition; true if it binds the column. */
 static bool
 try_clause(ColumnSearch *search, RestrictInfo *rinfo)
 {
-	AttrNumber	attnum = search->column->attnum;
-	bool		cast;
-	bool		list = false;
-	Expr	   *value;
+	AttrNumber attnum = search->column->attnum;
+	bool	   cast;
+	bool	   list = false;
+	Expr	  *value;
 
 	value = equality_value(rinfo->clause, search->rel, attnum, &cast);
 	if (value == NULL && search->allow_lists)
@@ -197,8 +195,7 @@ try_clause(ColumnSearch *search, RestrictInfo *rinfo)
 		!bms_is_subset(pull_varnos(search->root, (Node *) value),
 					   search->available))
 		return false;
-	search->value = assign_value(value, search->column, list,
-								 &search->exact);
+	search->value = assign_value(value, search->column, list, &search->exact);
 	if (search->value == NULL)
 		return false;
 	/* a volatile value is evaluated once, so it cannot be checked again */
@@ -213,7 +210,7 @@ try_clause(ColumnSearch *search, RestrictInfo *rinfo)
 static bool
 try_clauses(ColumnSearch *search, List *clauses)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, clauses)
 		if (try_clause(search, lfirst_node(RestrictInfo, cell)))
@@ -252,8 +249,7 @@ search_clauses(ColumnSearch *search, List *clauses, bool allow_lists)
 			(!bms_is_empty(search->available) &&
 			 try_clauses(search,
 						 model_implied_clauses(search->root, search->rel,
-											   search->column->attnum,
-											   NULL))))
+											   search->column->attnum, NULL))))
 			return true;
 		if (search->allow_lists || !allow_lists)
 			return false;
@@ -268,8 +264,8 @@ search_clauses(ColumnSearch *search, List *clauses, bool allow_lists)
 static bool
 may_be_bound(PlannerInfo *root, RelOptInfo *rel, ModelColumn *column)
 {
-	ListCell   *cell;
-	bool		cast;
+	ListCell *cell;
+	bool	  cast;
 
 	foreach(cell, rel->joininfo)
 		if (equality_value(lfirst_node(RestrictInfo, cell)->clause, rel,
@@ -321,11 +317,11 @@ model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 static bool
 reads_placeholder(Node *node, Index relid)
 {
-	List	   *vars = pull_var_clause(node,
-									   PVC_RECURSE_AGGREGATES |
-									   PVC_RECURSE_WINDOWFUNCS |
-									   PVC_INCLUDE_PLACEHOLDERS);
-	ListCell   *cell;
+	List	 *vars = pull_var_clause(node,
+									 PVC_RECURSE_AGGREGATES |
+										 PVC_RECURSE_WINDOWFUNCS |
+										 PVC_INCLUDE_PLACEHOLDERS);
+	ListCell *cell;
 
 	foreach(cell, vars)
 		if (IsA(lfirst(cell), PlaceHolderVar) &&
@@ -338,8 +334,8 @@ reads_placeholder(Node *node, Index relid)
 static bool
 needs_no_answer(Node *clause, RelOptInfo *rel, ModelBindings *bindings)
 {
-	Bitmapset  *attnums = NULL;
-	int			member = -1;
+	Bitmapset *attnums = NULL;
+	int		   member = -1;
 
 	if (contain_volatile_functions(clause) ||
 		reads_placeholder(clause, rel->relid))
@@ -359,7 +355,7 @@ needs_no_answer(Node *clause, RelOptInfo *rel, ModelBindings *bindings)
 static bool
 holds_by_binding(ModelBindings *bindings, RestrictInfo *rinfo)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, bindings->exact)
 	{
@@ -381,11 +377,10 @@ holds_by_binding(ModelBindings *bindings, RestrictInfo *rinfo)
  * Takes RestrictInfos, appends bare expressions.
  */
 void
-model_split_quals(PlannerInfo *root, RelOptInfo *rel,
-				  ModelBindings *bindings, List *quals, List **before,
-				  List **after)
+model_split_quals(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
+				  List *quals, List **before, List **after)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, quals)
 	{

@@ -21,7 +21,7 @@
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
 
-#define CHECK_COLUMNS	5		/* severity, column, problem, detail, cure */
+#define CHECK_COLUMNS 5 /* severity, column, problem, detail, cure */
 
 PG_FUNCTION_INFO_V1(model_fdw_check);
 
@@ -47,8 +47,8 @@ begin_result(ReturnSetInfo *result)
 static void
 add_row(ReturnSetInfo *result, const char **texts)
 {
-	Datum		values[CHECK_COLUMNS];
-	bool		nulls[CHECK_COLUMNS];
+	Datum values[CHECK_COLUMNS];
+	bool  nulls[CHECK_COLUMNS];
 
 	for (int i = 0; i < CHECK_COLUMNS; i++)
 	{
@@ -68,7 +68,7 @@ add_problems(ReturnSetInfo *result, PyObject *problems)
 
 		for (int j = 0; j < CHECK_COLUMNS; j++)
 		{
-			PyObject   *text = PyTuple_GetItem(PyList_GetItem(problems, i), j);
+			PyObject *text = PyTuple_GetItem(PyList_GetItem(problems, i), j);
 
 			texts[j] = text == Py_None ? NULL : model_python_string(text);
 		}
@@ -85,7 +85,7 @@ add_misfits(ReturnSetInfo *result, Relation rel, PyObject *columns)
 
 	for (Py_ssize_t i = 0; i < PyList_Size(columns); i++)
 	{
-		ModelColumn column;
+		ModelColumn	 column;
 		ModelMisfit *misfit;
 
 		model_read_column(&column, RelationGetDescr(rel),
@@ -99,8 +99,7 @@ add_misfits(ReturnSetInfo *result, Relation rel, PyObject *columns)
 				"error", column.name, misfit->message, misfit->detail,
 				psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s TYPE %s",
 						 quote_qualified_identifier(schema, name),
-						 quote_identifier(column.name), misfit->type)
-			};
+						 quote_identifier(column.name), misfit->type)};
 
 			add_row(result, texts);
 		}
@@ -111,7 +110,7 @@ add_misfits(ReturnSetInfo *result, Relation rel, PyObject *columns)
 static Relation
 open_table(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation rel = table_open(relid, AccessShareLock);
 
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV,
@@ -131,15 +130,15 @@ Datum
 model_fdw_check(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Relation	rel = open_table(PG_GETARG_OID(0));
-	PyObject   *ticket;
-	PyObject   *volatile found = NULL;
+	Relation	   rel = open_table(PG_GETARG_OID(0));
+	PyObject	  *ticket;
+	PyObject *volatile found = NULL;
 
 	begin_result(result);
 	model_python_start();
 	ticket = model_python_call(HOST_CHECK, "(N)",
-							   model_python_json(model_table_json(RelationGetRelid(rel),
-																  GetUserId())));
+							   model_python_json(model_table_json(
+								   RelationGetRelid(rel), GetUserId())));
 	PG_TRY();
 	{
 		found = model_python_finish(ticket);

@@ -34,11 +34,12 @@
 
 typedef struct ModelKind
 {
-	char		kind;
-	Oid			type;
-	int			width;			/* bytes in the buffer, 0: variable */
+	char kind;
+	Oid	 type;
+	int	 width; /* bytes in the buffer, 0: variable */
 } ModelKind;
 
+// clang-format off
 static const ModelKind model_kinds[] = {
 	{'?', BOOLOID, 1},
 	{'h', INT2OID, 2},
@@ -50,6 +51,7 @@ static const ModelKind model_kinds[] = {
 	{'s', TEXTOID, 0},
 	{'b', BYTEAOID, 0},
 };
+// clang-format on
 
 /* Find the table's line of a kind. */
 static const ModelKind *
@@ -66,7 +68,7 @@ find_kind(char kind)
 Oid
 model_kind_type(char kind, bool array)
 {
-	Oid			type = find_kind(kind)->type;
+	Oid type = find_kind(kind)->type;
 
 	return array ? get_array_type(type) : type;
 }
@@ -95,7 +97,7 @@ model_column_plain(ModelColumn *column)
 static Node *
 find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
 {
-	Node	   *cast;
+	Node *cast;
 
 	*var = makeVar(OUTER_VAR, 1, from, -1, get_typcollation(from), 0);
 	cast = coerce_to_target_type(NULL, (Node *) *var, from, to, typmod,
@@ -117,11 +119,11 @@ find_cast(ModelColumn *column, Oid from, Oid to, int32 typmod, Var **var)
 ModelMisfit *
 model_cast_misfit(ModelColumn *column)
 {
-	Oid			from = column->input ? column->typid : column->natural;
-	Oid			to = column->input ? column->natural : column->typid;
-	int32		typmod = column->input ? -1 : column->typmod;
+	Oid			 from = column->input ? column->typid : column->natural;
+	Oid			 to = column->input ? column->natural : column->typid;
+	int32		 typmod = column->input ? -1 : column->typmod;
 	ModelMisfit *misfit;
-	Var		   *var;
+	Var			*var;
 
 	if (find_cast(column, from, to, typmod, &var) != NULL)
 		return NULL;
@@ -142,9 +144,9 @@ static ExprState *
 build_cast(ModelColumn *column, Oid from, Oid to, int32 typmod,
 		   PlanState *parent, TupleTableSlot **slot)
 {
-	TupleDesc	desc;
-	Var		   *var;
-	Node	   *cast;
+	TupleDesc desc;
+	Var		 *var;
+	Node	 *cast;
 
 	if (from == to && typmod < 0)
 		return NULL;
@@ -169,7 +171,7 @@ run_cast(ExprState *state, TupleTableSlot *slot, Datum value,
 		 ExprContext *econtext, bool *isnull)
 {
 	TupleTableSlot *saved = econtext->ecxt_outertuple;
-	Datum		result;
+	Datum			result;
 
 	ExecClearTuple(slot);
 	slot->tts_values[0] = value;
@@ -216,10 +218,10 @@ renew(void *buffer, Size size, MemoryContext context)
 void
 model_input_reserve(ModelInput *input, int capacity, MemoryContext context)
 {
-	Size		width = has_values(input) ? input->width : sizeof(int64);
-	Size		rows = (Size) capacity + 1;
-	char	   *values = input->values;
-	int32	   *dimensions = input->dimensions;
+	Size   width = has_values(input) ? input->width : sizeof(int64);
+	Size   rows = (Size) capacity + 1;
+	char  *values = input->values;
+	int32 *dimensions = input->dimensions;
 
 	if (capacity > input->capacity)
 	{
@@ -228,8 +230,10 @@ model_input_reserve(ModelInput *input, int capacity, MemoryContext context)
 		input->values = renew(values, width * rows, context);
 		input->dimensions = NULL;
 		if (input->column->array)
-			input->dimensions = renew(dimensions, sizeof(int32) *
-									  MODEL_ROW_DIMENSIONS * rows, context);
+			input->dimensions = renew(dimensions,
+									  sizeof(int32) * MODEL_ROW_DIMENSIONS *
+										  rows,
+									  context);
 		input->capacity = capacity;
 	}
 	if (has_values(input))
@@ -259,8 +263,8 @@ memory_view(void *memory, Size length)
 PyObject *
 model_input_view(ModelInput *input, int nrows)
 {
-	Size		offsets = sizeof(int64) * ((Size) nrows + 1);
-	PyObject   *elements;
+	Size	  offsets = sizeof(int64) * ((Size) nrows + 1);
+	PyObject *elements;
 
 	if (has_values(input))
 		return memory_view(input->values, (Size) input->width * nrows);
@@ -269,13 +273,15 @@ model_input_view(ModelInput *input, int nrows)
 		return Py_BuildValue("(NN)", memory_view(input->values, offsets),
 							 elements);
 	if (input->width == 0)
-		elements = Py_BuildValue("(NN)", memory_view(input->borders.data,
-													 input->borders.len),
+		elements = Py_BuildValue("(NN)",
+								 memory_view(input->borders.data,
+											 input->borders.len),
 								 elements);
 	return Py_BuildValue("(NNN)", elements,
 						 memory_view(input->values, offsets),
-						 memory_view(input->dimensions, sizeof(int32) *
-									 MODEL_ROW_DIMENSIONS * nrows));
+						 memory_view(input->dimensions,
+									 sizeof(int32) * MODEL_ROW_DIMENSIONS *
+										 nrows));
 }
 
 /* Error context callback: name the column. */
@@ -296,9 +302,9 @@ model_column_error_context(void *arg)
 static uint64
 numeric_to_uint64(Datum value, ModelColumn *column)
 {
-	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
-	char	   *end;
-	uint64		result;
+	char  *text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
+	char  *end;
+	uint64 result;
 
 	errno = 0;
 	result = strtoull(text, &end, 10);
@@ -318,7 +324,7 @@ numeric_to_uint64(Datum value, ModelColumn *column)
 static Datum
 uint64_to_numeric(uint64 value)
 {
-	char		text[32];
+	char text[32];
 
 	if (value <= PG_INT64_MAX)
 		return NumericGetDatum(int64_to_numeric((int64) value));
@@ -333,12 +339,12 @@ static void
 append_bytes(ModelInput *input, Datum value)
 {
 	struct varlena *packed = PG_DETOAST_DATUM_PACKED(value);
-	char	   *data = VARDATA_ANY(packed);
-	int			length = VARSIZE_ANY_EXHDR(packed);
+	char		   *data = VARDATA_ANY(packed);
+	int				length = VARSIZE_ANY_EXHDR(packed);
 
 	if (input->column->kind == 's' && GetDatabaseEncoding() != PG_UTF8)
 	{
-		char	   *utf8 = pg_server_to_any(data, length, PG_UTF8);
+		char *utf8 = pg_server_to_any(data, length, PG_UTF8);
 
 		if (utf8 != data)
 		{
@@ -353,8 +359,8 @@ append_bytes(ModelInput *input, Datum value)
 static void
 append_elements(ModelInput *input, ArrayType *array)
 {
-	Datum	   *elements;
-	int			nelements;
+	Datum *elements;
+	int	   nelements;
 
 	deconstruct_array(array, model_kind_type(input->column->kind, false), -1,
 					  false, TYPALIGN_INT, &elements, NULL, &nelements);
@@ -362,14 +368,14 @@ append_elements(ModelInput *input, ArrayType *array)
 	{
 		if (input->column->kind == 'Q')
 		{
-			uint64		number = numeric_to_uint64(elements[i], input->column);
+			uint64 number = numeric_to_uint64(elements[i], input->column);
 
 			appendBinaryStringInfo(&input->bytes, (char *) &number,
 								   sizeof(number));
 		}
 		else
 		{
-			int64		end;
+			int64 end;
 
 			append_bytes(input, elements[i]);
 			end = input->bytes.len;
@@ -383,9 +389,9 @@ append_elements(ModelInput *input, ArrayType *array)
 static void
 append_array(ModelInput *input, int row, Datum value)
 {
-	ArrayType  *array = DatumGetArrayTypeP(value);
-	int32	   *dimensions = input->dimensions + row * MODEL_ROW_DIMENSIONS;
-	int			nelements = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	ArrayType *array = DatumGetArrayTypeP(value);
+	int32	  *dimensions = input->dimensions + row * MODEL_ROW_DIMENSIONS;
+	int		   nelements = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 
 	if (array_contains_nulls(array))
 		ereport(ERROR,
@@ -428,8 +434,8 @@ write_value(ModelInput *input, int row, Datum value)
 			((int64 *) input->values)[row] = DatumGetInt64(value);
 			break;
 		case 'Q':
-			((uint64 *) input->values)[row] =
-				numeric_to_uint64(value, input->column);
+			((uint64 *) input->values)[row] = numeric_to_uint64(value,
+																input->column);
 			break;
 		case 'f':
 			((float4 *) input->values)[row] = DatumGetFloat4(value);
@@ -453,8 +459,8 @@ model_input_append(ModelInput *input, int row, Datum value,
 				   ExprContext *econtext, const char *table)
 {
 	ErrorContextCallback callback;
-	ModelColumnContext context = {table, input->column->name};
-	MemoryContext old;
+	ModelColumnContext	 context = {table, input->column->name};
+	MemoryContext		 old;
 
 	callback.callback = model_column_error_context;
 	callback.arg = &context;
@@ -463,7 +469,7 @@ model_input_append(ModelInput *input, int row, Datum value,
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 	if (input->convert)
 	{
-		bool		isnull;
+		bool isnull;
 
 		value = run_cast(input->convert, input->slot, value, econtext,
 						 &isnull);
@@ -488,16 +494,15 @@ model_conversion_init(ModelConversion *conversion, ModelColumn *column,
 	conversion->context.column = column->name;
 	conversion->context.output = true;
 	conversion->state = build_cast(column, column->natural, column->typid,
-								   column->typmod, parent,
-								   &conversion->slot);
+								   column->typmod, parent, &conversion->slot);
 }
 
 /* Take a view of an item of Python's result column; NULL for None. */
 static Py_buffer *
 take_view(ModelOutput *output, PyObject *result, int item)
 {
-	PyObject   *object = PyTuple_GetItem(result, item);
-	Py_buffer  *view = &output->views[output->nviews];
+	PyObject  *object = PyTuple_GetItem(result, item);
+	Py_buffer *view = &output->views[output->nviews];
 
 	if (object == Py_None)
 		return NULL;
@@ -510,10 +515,11 @@ take_view(ModelOutput *output, PyObject *result, int item)
 static const void *
 take_exact_view(ModelOutput *output, PyObject *result, int item, Size length)
 {
-	Py_buffer  *view = take_view(output, result, item);
+	Py_buffer *view = take_view(output, result, item);
 
 	if (view == NULL || (Size) view->len != length)
-		elog(ERROR, "output column \"%s\" has %zd bytes where %zu were expected",
+		elog(ERROR,
+			 "output column \"%s\" has %zd bytes where %zu were expected",
 			 output->column->name, view ? view->len : -1, length);
 	return view->buf;
 }
@@ -522,7 +528,7 @@ take_exact_view(ModelOutput *output, PyObject *result, int item, Size length)
 static int64
 take_values(ModelOutput *output, PyObject *result, int64 nvalues)
 {
-	Py_buffer  *view;
+	Py_buffer *view;
 
 	if (output->width > 0)
 	{
@@ -558,11 +564,10 @@ static void
 take_dimensions(ModelOutput *output, PyObject *result, int nrows,
 				int64 nelements)
 {
-	Py_buffer  *view;
-	Size		row_size = sizeof(int32) * nrows;
+	Py_buffer *view;
+	Size	   row_size = sizeof(int32) * nrows;
 
-	output->starts = take_exact_view(output, result, 3,
-									 sizeof(int64) * nrows);
+	output->starts = take_exact_view(output, result, 3, sizeof(int64) * nrows);
 	view = take_view(output, result, 4);
 	if (view == NULL || view->len % row_size != 0 ||
 		view->len / row_size > MAXDIM)
@@ -572,8 +577,9 @@ take_dimensions(ModelOutput *output, PyObject *result, int nrows,
 	output->ndim = view->len / row_size;
 	for (int row = 0; row < nrows; row++)
 	{
-		int			size = ArrayGetNItems(output->ndim, output->dimensions +
-										  (Size) row * output->ndim);
+		int size = ArrayGetNItems(output->ndim,
+								  output->dimensions +
+									  (Size) row * output->ndim);
 
 		if (output->starts[row] < 0 || size > nelements - output->starts[row])
 			elog(ERROR, "output column \"%s\" lacks elements",
@@ -589,7 +595,7 @@ take_dimensions(ModelOutput *output, PyObject *result, int nrows,
 void
 model_output_parse(ModelOutput *output, PyObject *result, int nrows)
 {
-	int64		nvalues;
+	int64 nvalues;
 
 	if (!PyTuple_Check(result) || PyTuple_Size(result) != 5)
 		elog(ERROR, "output column \"%s\" has an unexpected form",
@@ -619,7 +625,7 @@ bytes_datum(ModelOutput *output, int64 i)
 	if (output->column->kind == 's')
 	{
 		/* also verifies: a server may send any bytes */
-		char	   *text = pg_any_to_server(data, length, PG_UTF8);
+		char *text = pg_any_to_server(data, length, PG_UTF8);
 
 		if (text != data)
 			length = strlen(text);
@@ -660,9 +666,9 @@ static ArrayType *
 copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
 		   int *bounds)
 {
-	Size		data = (Size) nelements * output->width;
-	Size		size = ARR_OVERHEAD_NONULLS(output->ndim) + data;
-	ArrayType  *array;
+	Size	   data = (Size) nelements * output->width;
+	Size	   size = ARR_OVERHEAD_NONULLS(output->ndim) + data;
+	ArrayType *array;
 
 	if (!AllocSizeIsValid(size))
 		ereport(ERROR,
@@ -685,20 +691,20 @@ copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
 static Datum
 array_datum(ModelOutput *output, int row)
 {
-	Oid			type = model_kind_type(output->column->kind, false);
-	int			ndim = output->ndim;
-	int		   *dimensions = (int *) output->dimensions + (Size) row * ndim;
-	int			nelements = ArrayGetNItems(ndim, dimensions);
-	int64		start = output->starts[row];
-	int			bounds[MAXDIM] = {1, 1, 1, 1, 1, 1};
-	Datum	   *elements;
+	Oid	   type = model_kind_type(output->column->kind, false);
+	int	   ndim = output->ndim;
+	int	  *dimensions = (int *) output->dimensions + (Size) row * ndim;
+	int	   nelements = ArrayGetNItems(ndim, dimensions);
+	int64  start = output->starts[row];
+	int	   bounds[MAXDIM] = {1, 1, 1, 1, 1, 1};
+	Datum *elements;
 
 	StaticAssertStmt(MAXDIM == 6, "bounds of all dimensions are set");
 	if (nelements == 0)
 		return PointerGetDatum(construct_empty_array(type));
 	if (output->width > 0 && output->column->kind != 'Q')
-		return PointerGetDatum(copy_array(output, start, nelements,
-										  dimensions, bounds));
+		return PointerGetDatum(copy_array(output, start, nelements, dimensions,
+										  bounds));
 	elements = MemoryContextAllocHuge(CurrentMemoryContext,
 									  sizeof(Datum) * nelements);
 	for (int i = 0; i < nelements; i++)
@@ -719,18 +725,18 @@ model_output_datum(ModelOutput *output, ModelConversion *conversion, int row,
 		.arg = &conversion->context,
 	};
 	MemoryContext old;
-	Datum		value;
+	Datum		  value;
 
 	*isnull = output->nulls && output->nulls[row];
 	if (*isnull)
 		return (Datum) 0;
 	error_context_stack = &callback;
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-	value = output->column->array ? array_datum(output, row) :
-		value_datum(output, row);
+	value = output->column->array ? array_datum(output, row)
+								  : value_datum(output, row);
 	if (conversion->state)
-		value = run_cast(conversion->state, conversion->slot, value,
-						 econtext, isnull);
+		value = run_cast(conversion->state, conversion->slot, value, econtext,
+						 isnull);
 	MemoryContextSwitchTo(old);
 	error_context_stack = callback.previous;
 	return value;

@@ -47,12 +47,12 @@ has_model_server(void)
 
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		Datum		options = heap_getattr(tuple,
-										   Anum_pg_foreign_server_srvoptions,
-										   RelationGetDescr(rel), &isnull);
+		bool  isnull;
+		Datum options = heap_getattr(tuple, Anum_pg_foreign_server_srvoptions,
+									 RelationGetDescr(rel), &isnull);
 
-		found = model_is_server(((Form_pg_foreign_server) GETSTRUCT(tuple))->srvfdw,
+		found = model_is_server(((Form_pg_foreign_server) GETSTRUCT(tuple))
+									->srvfdw,
 								isnull ? NIL : untransformRelOptions(options));
 	}
 	systable_endscan(scan);
@@ -79,14 +79,14 @@ static List *
 changed_relations(void)
 {
 	LOCAL_FCINFO(call, 0);
-	FmgrInfo	function;
+	FmgrInfo	  function;
 	ReturnSetInfo result = {
 		.type = T_ReturnSetInfo,
 		.econtext = CreateStandaloneExprContext(),
 		.allowedModes = SFRM_Materialize,
 	};
 	TupleTableSlot *slot;
-	List	   *relids = NIL;
+	List		   *relids = NIL;
 
 	fmgr_info(F_PG_EVENT_TRIGGER_DDL_COMMANDS, &function);
 	InitFunctionCallInfoData(*call, &function, 0, InvalidOid, NULL,
@@ -95,8 +95,8 @@ changed_relations(void)
 	slot = MakeSingleTupleTableSlot(result.setDesc, &TTSOpsMinimalTuple);
 	while (tuplestore_gettupleslot(result.setResult, true, false, slot))
 	{
-		bool		isnull;
-		Oid			classid = DatumGetObjectId(slot_getattr(slot, 1, &isnull));
+		bool isnull;
+		Oid	 classid = DatumGetObjectId(slot_getattr(slot, 1, &isnull));
 
 		/* commands about other things than objects have none */
 		if (!isnull && classid == RelationRelationId)
@@ -116,10 +116,10 @@ check_inputs(Relation rel, PyObject *attnums)
 {
 	for (Py_ssize_t i = 0; i < PyList_Size(attnums); i++)
 	{
-		int			attnum = PyLong_AsLong(PyList_GetItem(attnums, i));
+		int				  attnum = PyLong_AsLong(PyList_GetItem(attnums, i));
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel),
 											  attnum - 1);
-		ModelColumn column = {
+		ModelColumn		  column = {
 			.name = NameStr(att->attname),
 			.input = true,
 			.typid = att->atttypid,
@@ -182,13 +182,14 @@ check_types(Relation rel, PyObject *readings)
 static void
 check_table(Oid relid)
 {
-	Relation	rel = table_open(relid, NoLock);
-	PyObject   *result;
+	Relation  rel = table_open(relid, NoLock);
+	PyObject *result;
 
 	model_python_start();
-	result = model_python_call(HOST_VALIDATE_TABLE, "(N)",
-							   model_python_json(model_table_json(relid,
-																  GetUserId())));
+	result =
+		model_python_call(HOST_VALIDATE_TABLE, "(N)",
+						  model_python_json(model_table_json(relid,
+															 GetUserId())));
 	PG_TRY();
 	{
 		check_inputs(rel, PyTuple_GetItem(result, 0));
@@ -206,7 +207,7 @@ check_table(Oid relid)
 Datum
 model_fdw_check_ddl(PG_FUNCTION_ARGS)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -217,7 +218,7 @@ model_fdw_check_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	foreach(cell, changed_relations())
 	{
-		Oid			relid = lfirst_oid(cell);
+		Oid relid = lfirst_oid(cell);
 
 		/* what another session has locked, this command has not changed */
 		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&

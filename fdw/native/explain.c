@@ -57,7 +57,7 @@ number_params(Node *node, List **known)
 	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC &&
 		!list_member_int(*known, ((Param *) node)->paramid))
 	{
-		Param	   *number = copyObject((Param *) node);
+		Param *number = copyObject((Param *) node);
 
 		number->paramkind = PARAM_EXTERN;
 		return (Node *) number;
@@ -69,9 +69,9 @@ number_params(Node *node, List **known)
 static char *
 deparse(Node *node, PlanState *planstate, List *ancestors, ExplainState *es)
 {
-	bool		prefix = es->verbose || list_length(es->rtable) > 1;
-	List	   *known = NIL;
-	ListCell   *cell;
+	bool	  prefix = es->verbose || list_length(es->rtable) > 1;
+	List	 *known = NIL;
+	ListCell *cell;
 
 	foreach(cell, planstate->plan->initPlan)
 		known = list_concat(known, lfirst_node(SubPlan, cell)->setParam);
@@ -87,12 +87,11 @@ deparse(Node *node, PlanState *planstate, List *ancestors, ExplainState *es)
 /* Show which expression gives each input its value. */
 void
 model_explain_bindings(ModelTable *table, List *attnums, List *values,
-					   PlanState *planstate, List *ancestors,
-					   ExplainState *es)
+					   PlanState *planstate, List *ancestors, ExplainState *es)
 {
-	List	   *texts = NIL;
-	ListCell   *attnum;
-	ListCell   *value;
+	List	 *texts = NIL;
+	ListCell *attnum;
+	ListCell *value;
 
 	forboth(attnum, attnums, value, values)
 	{
@@ -114,7 +113,8 @@ model_explain_quals(const char *label, List *quals, PlanState *planstate,
 	if (quals != NIL)
 		ExplainPropertyText(label,
 							deparse((Node *) make_ands_explicit(quals),
-									planstate, ancestors, es), es);
+									planstate, ancestors, es),
+							es);
 }
 
 /*
@@ -124,30 +124,34 @@ model_explain_quals(const char *label, List *quals, PlanState *planstate,
 void
 model_explain_counters(int64 *counters, ServerTimes server, ExplainState *es)
 {
-	static const struct
+	typedef struct LabelledCounter
 	{
-		const char *label;
+		const char	*label;
 		ModelCounter counter;
-	}			counts[] = {
+	} LabelledCounter;
+
+	// clang-format off
+	static const LabelledCounter counts[] = {
 		{"Batches", COUNT_BATCHES},
 		{"Rows Sent", COUNT_ROWS_SENT},
 		{"Largest Batch", COUNT_LARGEST_BATCH},
 		{"Rows Not Sent", COUNT_ROWS_UNMATCHED},
 		{"Bytes Sent", COUNT_BYTES_SENT},
 		{"Bytes Received", COUNT_BYTES_RECEIVED},
-	},
-				times[] = {
+	};
+	static const LabelledCounter times[] = {
 		{"Gather Time", COUNT_GATHER_TIME},
 		{"Submit Time", COUNT_SUBMIT_TIME},
 		{"Wait Time", COUNT_WAIT_TIME},
 		{"Decode Time", COUNT_DECODE_TIME},
 	};
+	// clang-format on
 
 	if (!es->analyze)
 		return;
 	for (int i = 0; i < lengthof(counts); i++)
 	{
-		int64		value = counters[counts[i].counter];
+		int64 value = counters[counts[i].counter];
 
 		if (value > 0 || counts[i].counter != COUNT_ROWS_UNMATCHED ||
 			es->format != EXPLAIN_FORMAT_TEXT)

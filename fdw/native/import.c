@@ -70,7 +70,7 @@ json_existing_tables(StringInfo json, Oid serverid, const char *schema)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
-		Relation	table;
+		Relation			  table;
 
 		if (form->ftserver != serverid ||
 			get_rel_namespace(form->ftrelid) != namespace)
@@ -92,8 +92,8 @@ json_existing_tables(StringInfo json, Oid serverid, const char *schema)
 static void
 show_notice(PyObject *notice)
 {
-	PyObject   *detail = PyTuple_GetItem(notice, 1);
-	PyObject   *hint = PyTuple_GetItem(notice, 2);
+	PyObject *detail = PyTuple_GetItem(notice, 1);
+	PyObject *hint = PyTuple_GetItem(notice, 2);
 
 	ereport(NOTICE,
 			(errmsg_internal("%s", model_python_string(PyTuple_GetItem(notice, 0))),
@@ -107,9 +107,9 @@ show_notice(PyObject *notice)
 static List *
 read_import(PyObject *result)
 {
-	PyObject   *statements = PyTuple_GetItem(result, 0);
-	PyObject   *notices = PyTuple_GetItem(result, 1);
-	List	   *commands = NIL;
+	PyObject *statements = PyTuple_GetItem(result, 0);
+	PyObject *notices = PyTuple_GetItem(result, 1);
+	List	 *commands = NIL;
 
 	for (Py_ssize_t i = 0; i < PyList_Size(notices); i++)
 		show_notice(PyList_GetItem(notices, i));
@@ -134,9 +134,9 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	StringInfoData names;
 	StringInfoData options;
 	StringInfoData existing;
-	PyObject   *ticket;
-	PyObject   *volatile result = NULL;
-	List	   *volatile commands = NIL;
+	PyObject	  *ticket;
+	PyObject *volatile result = NULL;
+	List *volatile commands = NIL;
 
 	initStringInfo(&server);
 	model_json_server(&server, serverid);

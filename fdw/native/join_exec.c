@@ -31,67 +31,67 @@
 #include "utils/rel.h"
 
 /* in the place of a NULL flag: the input is still to be computed */
-#define NOT_COMPUTED	0x7F
+#define NOT_COMPUTED 0x7F
 
 /* a column of the scan tuple that a batch keeps until its row is returned */
 typedef struct KeptColumn
 {
-	int			scan_column;	/* position in the scan tuple, from 0 */
-	int			source;			/* outer column, or input if "input" */
-	bool		input;
-	bool		byval;
-	int16		typlen;
+	int	  scan_column; /* position in the scan tuple, from 0 */
+	int	  source;	   /* outer column, or input if "input" */
+	bool  input;
+	bool  byval;
+	int16 typlen;
 } KeptColumn;
 
 /* a model column of the scan tuple that is an output */
 typedef struct OutputColumn
 {
-	int			scan_column;
-	int			output;			/* number among the stream's outputs */
+	int scan_column;
+	int output; /* number among the stream's outputs */
 } OutputColumn;
 
 /* the outer rows of a batch */
 typedef struct JoinRows
 {
-	int			nrows;
-	int			next;			/* the row to return next */
-	Datum	   *values;			/* nrows x nkept */
-	bool	   *nulls;
-	int		   *sent;			/* the row's number in the batch, -1: none */
+	int	   nrows;
+	int	   next;   /* the row to return next */
+	Datum *values; /* nrows x nkept */
+	bool  *nulls;
+	int	  *sent; /* the row's number in the batch, -1: none */
 } JoinRows;
 
 typedef struct ModelJoinState
 {
 	CustomScanState css;
-	ModelTable *table;
-	ModelStream *stream;
-	PlanState  *outer;
-	JoinType	jointype;
-	int			nouter;			/* columns of the outer plan */
-	int			ninputs;
-	List	   *inputs;			/* integers: attnums of the bound inputs */
-	List	   *columns;		/* integers: attnums of the model's columns */
-	List	   *group;			/* integers: outer columns that match with it */
-	ProjectionInfo *values;		/* computes the inputs */
-	int		   *sources;		/* ... or the outer columns that they are */
-	ExprState  *gate;
-	ExprState  *before;
-	ExprState  *after;
-	int			nplaceholders;
-	ExprState **placeholders;
-	int			nkept;
-	KeptColumn *kept;
-	int			noutputs;
-	OutputColumn *outputs;
-	int		   *input_columns;	/* scan column of each input, -1: not in it */
-	int			tableoid_column;	/* or -1 */
-	int			ctid_column;	/* or -1 */
-	int			wholerow_column;	/* or -1 */
-	TupleDesc	wholerow_desc;
-	bool		keeps_references;	/* is a kept column passed by reference? */
-	bool		gate_checked;
-	SharedCounters *shared;		/* in a parallel query: the workers' counters */
-	int64		workers[NCOUNTERS]; /* ... as they were when it ended */
+	ModelTable	   *table;
+	ModelStream	   *stream;
+	PlanState	   *outer;
+	JoinType		jointype;
+	int				nouter; /* columns of the outer plan */
+	int				ninputs;
+	List		   *inputs;	 /* integers: attnums of the bound inputs */
+	List		   *columns; /* integers: attnums of the model's columns */
+	List		   *group;	 /* integers: outer columns that match with it */
+	ProjectionInfo *values;	 /* computes the inputs */
+	int			   *sources; /* ... or the outer columns that they are */
+	ExprState	   *gate;
+	ExprState	   *before;
+	ExprState	   *after;
+	int				nplaceholders;
+	ExprState	  **placeholders;
+	int				nkept;
+	KeptColumn	   *kept;
+	int				noutputs;
+	OutputColumn   *outputs;
+	int		 *input_columns;   /* scan column of each input, -1: not in it */
+	int		  tableoid_column; /* or -1 */
+	int		  ctid_column;	   /* or -1 */
+	int		  wholerow_column; /* or -1 */
+	TupleDesc wholerow_desc;
+	bool	  keeps_references; /* is a kept column passed by reference? */
+	bool	  gate_checked;
+	SharedCounters *shared; /* in a parallel query: the workers' counters */
+	int64			workers[NCOUNTERS]; /* ... as they were when it ended */
 } ModelJoinState;
 
 static void model_join_begin(CustomScanState *node, EState *estate,
@@ -131,8 +131,8 @@ static const CustomExecMethods model_join_exec_methods = {
 Node *
 model_join_create_state(CustomScan *plan)
 {
-	ModelJoinState *state = (ModelJoinState *)
-		newNode(sizeof(ModelJoinState), T_CustomScanState);
+	ModelJoinState *state = (ModelJoinState *) newNode(sizeof(ModelJoinState),
+													   T_CustomScanState);
 
 	state->css.methods = &model_join_exec_methods;
 	return (Node *) state;
@@ -144,7 +144,7 @@ model_join_create_state(CustomScan *plan)
 static Bitmapset *
 columns_read(CustomScan *plan)
 {
-	Bitmapset  *columns = NULL;
+	Bitmapset *columns = NULL;
 
 	pull_varattnos((Node *) plan->scan.plan.targetlist, INDEX_VAR, &columns);
 	pull_varattnos((Node *) plan->scan.plan.qual, INDEX_VAR, &columns);
@@ -167,9 +167,9 @@ is_read(Bitmapset *columns, int scan_column)
 static void
 keep_column(ModelJoinState *state, int scan_column, int source, bool input)
 {
-	TupleDesc	desc = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
+	TupleDesc desc = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
 	Form_pg_attribute att = TupleDescAttr(desc, scan_column);
-	KeptColumn *kept = &state->kept[state->nkept++];
+	KeptColumn		 *kept = &state->kept[state->nkept++];
 
 	kept->scan_column = scan_column;
 	kept->source = source;
@@ -184,7 +184,7 @@ keep_column(ModelJoinState *state, int scan_column, int source, bool input)
 static int
 position_of(List *attnums, AttrNumber attnum)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, attnums)
 		if (lfirst_int(cell) == attnum)
@@ -199,13 +199,12 @@ position_of(List *attnums, AttrNumber attnum)
 static List *
 lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 {
-	Bitmapset  *columns = columns_read(plan);
-	int			natts = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor->natts;
-	List	   *outputs = NIL;
-	ListCell   *cell;
+	Bitmapset *columns = columns_read(plan);
+	int	  natts = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor->natts;
+	List *outputs = NIL;
+	ListCell *cell;
 
-	state->kept = palloc0(sizeof(KeptColumn) *
-						  (natts + state->ninputs + 1));
+	state->kept = palloc0(sizeof(KeptColumn) * (natts + state->ninputs + 1));
 	state->outputs = palloc0(sizeof(OutputColumn) * (natts + 1));
 	state->input_columns = palloc(sizeof(int) * (state->ninputs + 1));
 	for (int i = 0; i < state->ninputs; i++)
@@ -217,9 +216,9 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 			keep_column(state, i, i, false);
 	foreach(cell, state->columns)
 	{
-		int			column = state->nouter + foreach_current_index(cell);
-		AttrNumber	attnum = lfirst_int(cell);
-		int			input = position_of(state->inputs, attnum);
+		int			 column = state->nouter + foreach_current_index(cell);
+		AttrNumber	 attnum = lfirst_int(cell);
+		int			 input = position_of(state->inputs, attnum);
 		ModelColumn *model_column = model_table_column(state->table, attnum);
 
 		if (attnum > 0 && model_column == NULL)
@@ -237,8 +236,7 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 			if (is_read(columns, column))
 				keep_column(state, column, input, true);
 		}
-		else if (!model_column->input &&
-				 is_read(columns, column))
+		else if (!model_column->input && is_read(columns, column))
 		{
 			OutputColumn *output = &state->outputs[state->noutputs];
 
@@ -257,7 +255,7 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 static List *
 add_wholerow_outputs(ModelJoinState *state, List *outputs)
 {
-	Relation	rel;
+	Relation rel;
 
 	if (state->wholerow_column < 0)
 		return outputs;
@@ -273,10 +271,10 @@ add_wholerow_outputs(ModelJoinState *state, List *outputs)
 	table_close(rel, NoLock);
 	for (int i = 0; i < state->ninputs; i++)
 	{
-		AttrNumber	attnum = list_nth_int(state->inputs, i);
+		AttrNumber		  attnum = list_nth_int(state->inputs, i);
 		Form_pg_attribute att = TupleDescAttr(state->wholerow_desc,
 											  attnum - 1);
-		KeptColumn *kept = &state->kept[state->nkept++];
+		KeptColumn		 *kept = &state->kept[state->nkept++];
 
 		kept->scan_column = -1;
 		kept->source = i;
@@ -293,15 +291,15 @@ add_wholerow_outputs(ModelJoinState *state, List *outputs)
 static ProjectionInfo *
 build_value_projection(ModelJoinState *state, List *values)
 {
-	List	   *tlist = NIL;
-	ListCell   *cell;
+	List		   *tlist = NIL;
+	ListCell	   *cell;
 	TupleTableSlot *slot;
 
 	foreach(cell, values)
 		tlist = lappend(tlist,
 						makeTargetEntry(lfirst(cell),
-										foreach_current_index(cell) + 1,
-										NULL, false));
+										foreach_current_index(cell) + 1, NULL,
+										false));
 	slot = MakeSingleTupleTableSlot(ExecTypeFromTL(tlist), &TTSOpsVirtual);
 	return ExecBuildProjectionInfo(tlist, state->css.ss.ps.ps_ExprContext,
 								   slot, &state->css.ss.ps, NULL);
@@ -314,15 +312,15 @@ build_value_projection(ModelJoinState *state, List *values)
 static int *
 find_sources(ModelJoinState *state, List *values)
 {
-	int		   *sources = palloc(sizeof(int) * (state->ninputs + 1));
-	ListCell   *cell;
+	int		 *sources = palloc(sizeof(int) * (state->ninputs + 1));
+	ListCell *cell;
 
 	foreach(cell, values)
 	{
-		Var		   *var = lfirst(cell);
+		Var *var = lfirst(cell);
 
-		if (!IsA(var, Var) || var->varno != INDEX_VAR ||
-			var->varattno < 1 || var->varattno > state->nouter)
+		if (!IsA(var, Var) || var->varno != INDEX_VAR || var->varattno < 1 ||
+			var->varattno > state->nouter)
 			return NULL;
 		sources[foreach_current_index(cell)] = var->varattno - 1;
 	}
@@ -334,14 +332,13 @@ static void
 model_join_begin(CustomScanState *node, EState *estate, int eflags)
 {
 	ModelJoinState *state = (ModelJoinState *) node;
-	PlanState  *ps = &node->ss.ps;
-	CustomScan *plan = (CustomScan *) ps->plan;
-	List	   *header = list_nth(plan->custom_private, JOIN_PRIVATE_HEADER);
-	List	   *placeholders = list_nth(plan->custom_exprs,
-										JOIN_EXPR_PLACEHOLDERS);
-	List	   *values = list_nth(plan->custom_exprs, JOIN_EXPR_VALUES);
-	List	   *outputs;
-	ListCell   *cell;
+	PlanState	   *ps = &node->ss.ps;
+	CustomScan	   *plan = (CustomScan *) ps->plan;
+	List *header = list_nth(plan->custom_private, JOIN_PRIVATE_HEADER);
+	List *placeholders = list_nth(plan->custom_exprs, JOIN_EXPR_PLACEHOLDERS);
+	List *values = list_nth(plan->custom_exprs, JOIN_EXPR_VALUES);
+	List *outputs;
+	ListCell *cell;
 
 	state->table =
 		model_table_describe((Oid) list_nth_int(header, JOIN_HEADER_RELID),
@@ -363,9 +360,10 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	state->gate = ExecInitQual(list_nth(plan->custom_exprs, JOIN_EXPR_GATE),
 							   ps);
 	state->before = ExecInitQual(list_nth(plan->custom_exprs,
-										  JOIN_EXPR_BEFORE), ps);
-	state->after = ExecInitQual(list_nth(plan->custom_exprs,
-										 JOIN_EXPR_AFTER), ps);
+										  JOIN_EXPR_BEFORE),
+								 ps);
+	state->after = ExecInitQual(list_nth(plan->custom_exprs, JOIN_EXPR_AFTER),
+								ps);
 	state->placeholders = palloc0(sizeof(ExprState *) *
 								  (list_length(placeholders) + 1));
 	foreach(cell, placeholders)
@@ -391,14 +389,14 @@ drops_unmatched(ModelJoinState *state)
 static void
 values_error_context(void *arg)
 {
-	ModelJoinState *state = arg;
-	TupleTableSlot *slot = state->values->pi_state.resultslot;
-	unsigned char *marks = (unsigned char *) slot->tts_isnull;
+	ModelJoinState	  *state = arg;
+	TupleTableSlot	  *slot = state->values->pi_state.resultslot;
+	unsigned char	  *marks = (unsigned char *) slot->tts_isnull;
 	ModelColumnContext context = {.table = state->table->name};
 
 	for (int i = 0; i < state->ninputs; i++)
 	{
-		AttrNumber	attnum = list_nth_int(state->inputs, i);
+		AttrNumber attnum = list_nth_int(state->inputs, i);
 
 		if (marks[i] != NOT_COMPUTED)
 			continue;
@@ -412,8 +410,8 @@ values_error_context(void *arg)
 static TupleTableSlot *
 compute_values(ModelJoinState *state, TupleTableSlot *outer)
 {
-	TupleTableSlot *slot = state->values->pi_state.resultslot;
-	int		   *sources = state->sources;
+	TupleTableSlot		*slot = state->values->pi_state.resultslot;
+	int					*sources = state->sources;
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = values_error_context,
@@ -451,22 +449,20 @@ static bool
 check_before(ModelJoinState *state, TupleTableSlot *outer,
 			 TupleTableSlot *values)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	int			natts = slot->tts_tupleDescriptor->natts;
+	int				natts = slot->tts_tupleDescriptor->natts;
 
 	if (state->before == NULL)
 		return true;
 	ExecClearTuple(slot);
-	memcpy(slot->tts_values, outer->tts_values,
-		   sizeof(Datum) * state->nouter);
-	memcpy(slot->tts_isnull, outer->tts_isnull,
-		   sizeof(bool) * state->nouter);
+	memcpy(slot->tts_values, outer->tts_values, sizeof(Datum) * state->nouter);
+	memcpy(slot->tts_isnull, outer->tts_isnull, sizeof(bool) * state->nouter);
 	memset(slot->tts_isnull + state->nouter, true,
 		   sizeof(bool) * (natts - state->nouter));
 	for (int i = 0; i < state->ninputs; i++)
 	{
-		int			column = state->input_columns[i];
+		int column = state->input_columns[i];
 
 		if (column < 0)
 			continue;
@@ -483,13 +479,13 @@ static void
 keep_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows,
 		 TupleTableSlot *outer, TupleTableSlot *inputs)
 {
-	Datum	   *values = rows->values + (Size) rows->nrows * state->nkept;
-	bool	   *nulls = rows->nulls + (Size) rows->nrows * state->nkept;
+	Datum		 *values = rows->values + (Size) rows->nrows * state->nkept;
+	bool		 *nulls = rows->nulls + (Size) rows->nrows * state->nkept;
 	MemoryContext old;
 
 	for (int i = 0; i < state->nkept; i++)
 	{
-		KeptColumn *kept = &state->kept[i];
+		KeptColumn	   *kept = &state->kept[i];
 		TupleTableSlot *slot = kept->input ? inputs : outer;
 
 		values[i] = slot->tts_values[kept->source];
@@ -512,10 +508,10 @@ keep_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows,
 static bool
 gather_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *outer = ExecProcNode(state->outer);
 	TupleTableSlot *values;
-	bool		match;
+	bool			match;
 
 	if (TupIsNull(outer))
 		return false;
@@ -533,8 +529,9 @@ gather_row(ModelJoinState *state, ModelBatch *batch, JoinRows *rows)
 			return true;
 	}
 	keep_row(state, batch, rows, outer, values);
-	rows->sent[rows->nrows++] = match ?
-		model_stream_add(state->stream, values->tts_values, econtext) : -1;
+	rows->sent[rows->nrows++] = match
+		? model_stream_add(state->stream, values->tts_values, econtext)
+		: -1;
 	return true;
 }
 
@@ -543,19 +540,16 @@ static bool
 join_fill(void *arg, ModelBatch *batch)
 {
 	ModelJoinState *state = arg;
-	ModelStream *stream = state->stream;
-	JoinRows   *rows = MemoryContextAllocZero(batch->context,
-											  sizeof(JoinRows));
-	Size		target = stream->target;
-	Size		slots = target * (state->nkept + 1);
+	ModelStream	   *stream = state->stream;
+	JoinRows *rows = MemoryContextAllocZero(batch->context, sizeof(JoinRows));
+	Size	  target = stream->target;
+	Size	  slots = target * (state->nkept + 1);
 
 	batch->rows = rows;
 	rows->values = MemoryContextAllocHuge(batch->context,
 										  slots * sizeof(Datum));
-	rows->nulls = MemoryContextAllocHuge(batch->context,
-										 slots * sizeof(bool));
-	rows->sent = MemoryContextAllocHuge(batch->context,
-										target * sizeof(int));
+	rows->nulls = MemoryContextAllocHuge(batch->context, slots * sizeof(bool));
+	rows->sent = MemoryContextAllocHuge(batch->context, target * sizeof(int));
 	model_stream_reserve(stream, batch);
 	while (rows->nrows < target &&
 		   (rows->nrows == 0 || !model_stream_full(stream, batch)))
@@ -594,20 +588,19 @@ static Datum
 form_wholerow(ModelJoinState *state, ModelBatch *batch, int row,
 			  Datum *kept_values, bool *kept_nulls)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	ModelStream *stream = state->stream;
-	MemoryContext old =
-		MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-	int			natts = state->wholerow_desc->natts;
-	Datum	   *values = palloc0(sizeof(Datum) * natts);
-	bool	   *nulls = palloc(sizeof(bool) * natts);
-	Datum		result;
+	ExprContext	 *econtext = state->css.ss.ps.ps_ExprContext;
+	ModelStream	 *stream = state->stream;
+	MemoryContext old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	int			  natts = state->wholerow_desc->natts;
+	Datum		 *values = palloc0(sizeof(Datum) * natts);
+	bool		 *nulls = palloc(sizeof(bool) * natts);
+	Datum		  result;
 
 	memset(nulls, true, sizeof(bool) * natts);
 	fill_wholerow_inputs(state, kept_values, kept_nulls, values, nulls);
 	for (int i = 0; i < stream->noutputs; i++)
 	{
-		int			att = stream->outputs[i]->attnum - 1;
+		int att = stream->outputs[i]->attnum - 1;
 
 		values[att] = model_stream_output(stream, batch, i, row, econtext,
 										  &nulls[att]);
@@ -624,10 +617,10 @@ static void
 fill_model_columns(ModelJoinState *state, ModelBatch *batch, int row,
 				   Datum *kept_values, bool *kept_nulls)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
-	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
+	ExprContext			  *econtext = state->css.ss.ps.ps_ExprContext;
+	TupleTableSlot		  *slot = state->css.ss.ss_ScanTupleSlot;
 	static ItemPointerData invalid_tid = {{0xFFFF, 0xFFFF}, 0};
-	int			column;
+	int					   column;
 
 	for (int i = 0; i < state->noutputs; i++)
 	{
@@ -664,10 +657,9 @@ fill_model_columns(ModelJoinState *state, ModelBatch *batch, int row,
 static void
 fill_placeholders(ModelJoinState *state)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	int			column = slot->tts_tupleDescriptor->natts -
-		state->nplaceholders;
+	int column = slot->tts_tupleDescriptor->natts - state->nplaceholders;
 
 	for (int i = 0; i < state->nplaceholders; i++, column++)
 		slot->tts_values[column] =
@@ -680,7 +672,7 @@ static void
 null_extend(ModelJoinState *state)
 {
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	ListCell   *cell;
+	ListCell	   *cell;
 
 	memset(slot->tts_isnull + state->nouter, true,
 		   sizeof(bool) * (slot->tts_tupleDescriptor->natts - state->nouter));
@@ -695,17 +687,17 @@ null_extend(ModelJoinState *state)
 static bool
 form_tuple(ModelJoinState *state, ModelBatch *batch, JoinRows *rows, int row)
 {
-	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
-	Datum	   *values = rows->values + (Size) row * state->nkept;
-	bool	   *nulls = rows->nulls + (Size) row * state->nkept;
-	bool		match = rows->sent[row] >= 0;
+	Datum		   *values = rows->values + (Size) row * state->nkept;
+	bool		   *nulls = rows->nulls + (Size) row * state->nkept;
+	bool			match = rows->sent[row] >= 0;
 
 	ExecClearTuple(slot);
 	null_extend(state);
 	for (int i = 0; i < state->nkept; i++)
 	{
-		int			column = state->kept[i].scan_column;
+		int column = state->kept[i].scan_column;
 
 		if (column < 0)
 			continue;
@@ -740,7 +732,7 @@ next_batch(ModelJoinState *state)
 
 	for (;;)
 	{
-		JoinRows   *rows = batch ? batch->rows : NULL;
+		JoinRows *rows = batch ? batch->rows : NULL;
 
 		if (rows && rows->next < rows->nrows)
 			return batch;
@@ -766,15 +758,15 @@ static TupleTableSlot *
 model_join_exec(CustomScanState *node)
 {
 	ModelJoinState *state = (ModelJoinState *) node;
-	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	ExprContext	   *econtext = node->ss.ps.ps_ExprContext;
 	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
-	ModelBatch *batch;
+	ModelBatch	   *batch;
 
 	check_gate(state);
 	while ((batch = next_batch(state)) != NULL)
 	{
-		JoinRows   *rows = batch->rows;
-		bool		match;
+		JoinRows *rows = batch->rows;
+		bool	  match;
 
 		ResetExprContext(econtext);
 		match = form_tuple(state, batch, rows, rows->next++);
@@ -785,8 +777,8 @@ model_join_exec(CustomScanState *node)
 			InstrCountFiltered1(node, 1);
 			continue;
 		}
-		return projection ? ExecProject(projection) :
-			node->ss.ss_ScanTupleSlot;
+		return projection ? ExecProject(projection)
+						  : node->ss.ss_ScanTupleSlot;
 	}
 	return NULL;
 }
@@ -888,8 +880,8 @@ static void
 model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	ModelJoinState *state = (ModelJoinState *) node;
-	PlanState  *ps = &node->ss.ps;
-	List	   *exprs = ((CustomScan *) ps->plan)->custom_exprs;
+	PlanState	   *ps = &node->ss.ps;
+	List		   *exprs = ((CustomScan *) ps->plan)->custom_exprs;
 
 	ExplainPropertyText("Join Type", model_explain_join_type(state->jointype),
 						es);
@@ -901,11 +893,11 @@ model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 						ancestors, es);
 	model_explain_quals("Join Filter", list_nth(exprs, JOIN_EXPR_AFTER), ps,
 						ancestors, es);
-	model_explain_quals("One-Time Filter", list_nth(exprs, JOIN_EXPR_GATE),
-						ps, ancestors, es);
+	model_explain_quals("One-Time Filter", list_nth(exprs, JOIN_EXPR_GATE), ps,
+						ancestors, es);
 	if (state->stream)
 	{
-		int64		totals[NCOUNTERS];
+		int64 totals[NCOUNTERS];
 
 		total_counters(state, totals);
 		model_explain_counters(totals,

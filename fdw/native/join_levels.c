@@ -51,8 +51,9 @@ add_level(PlannerInfo *root, RelOptInfo *rel, Relids available, List *clauses,
 					  &level->before, &level->after);
 	model_split_quals(root, rel, &level->bindings, clauses, &level->before,
 					  &level->after);
-	level->match = clauselist_selectivity(root, list_concat_copy(level->before,
-																 level->after),
+	level->match = clauselist_selectivity(root,
+										  list_concat_copy(level->before,
+														   level->after),
 										  0, JOIN_INNER, sjinfo);
 	shape->levels = lappend(shape->levels, level);
 	return level;
@@ -65,7 +66,7 @@ add_level(PlannerInfo *root, RelOptInfo *rel, Relids available, List *clauses,
 static Node *
 found_model(ModelJoinLevel *level)
 {
-	NullTest   *test = makeNode(NullTest);
+	NullTest	*test = makeNode(NullTest);
 	ModelColumn *column;
 
 	if (level->bindings.attnums == NIL)
@@ -86,8 +87,8 @@ found_model(ModelJoinLevel *level)
 static bool
 is_group(PlannerInfo *root, RelOptInfo *rel)
 {
-	int			relid = -1;
-	ListCell   *cell;
+	int		  relid = -1;
+	ListCell *cell;
 
 	if (rel->reloptkind != RELOPT_JOINREL)
 		return false;
@@ -114,8 +115,8 @@ is_group(PlannerInfo *root, RelOptInfo *rel)
 static List *
 clauses_within(List *clauses, Relids relids)
 {
-	List	   *within = NIL;
-	ListCell   *cell;
+	List	 *within = NIL;
+	ListCell *cell;
 
 	foreach(cell, clauses)
 		if (bms_is_subset(lfirst_node(RestrictInfo, cell)->clause_relids,
@@ -128,9 +129,9 @@ clauses_within(List *clauses, Relids relids)
 static List *
 group_clauses(PlannerInfo *root, RelOptInfo *rel, Relids before)
 {
-	Relids		joined = bms_union(before, rel->relids);
-	List	   *clauses = NIL;
-	ListCell   *cell;
+	Relids	  joined = bms_union(before, rel->relids);
+	List	 *clauses = NIL;
+	ListCell *cell;
 
 	if (bms_is_empty(before))
 		return NIL;
@@ -153,18 +154,16 @@ add_group_level(PlannerInfo *root, RelOptInfo *rel, Relids outer,
 				Relids before, List **clauses, SpecialJoinInfo *sjinfo,
 				ModelJoinShape *shape)
 {
-	Relids		available = bms_union(outer, before);
-	List	   *here = clauses_within(*clauses,
-									  bms_union(available, rel->relids));
+	Relids available = bms_union(outer, before);
+	List  *here = clauses_within(*clauses, bms_union(available, rel->relids));
 	ModelJoinLevel *below = shape->levels ? llast(shape->levels) : NULL;
-	bool		guarded = below && IS_OUTER_JOIN(shape->jointype);
+	bool			guarded = below && IS_OUTER_JOIN(shape->jointype);
 	ModelJoinLevel *level;
 
 	if (guarded && found_model(below) == NULL)
 		return false;
 	level = add_level(root, rel, available,
-					  list_concat_copy(here,
-									   group_clauses(root, rel, before)),
+					  list_concat_copy(here, group_clauses(root, rel, before)),
 					  sjinfo, shape);
 	if (level == NULL)
 		return false;
@@ -180,12 +179,12 @@ static bool
 add_group(PlannerInfo *root, RelOptInfo *outer, List *clauses,
 		  SpecialJoinInfo *sjinfo, ModelJoinShape *shape)
 {
-	Relids		before = NULL;
-	bool		progress = true;
+	Relids before = NULL;
+	bool   progress = true;
 
 	while (progress && !bms_equal(before, shape->inner->relids))
 	{
-		int			relid = -1;
+		int relid = -1;
 
 		progress = false;
 		while ((relid = bms_next_member(shape->inner->relids, relid)) >= 0)
@@ -211,13 +210,13 @@ static bool
 collect_members(PlannerInfo *root, RelOptInfo *parent, List *appinfos,
 				List **members)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, root->append_rel_list)
 	{
 		AppendRelInfo *appinfo = lfirst(cell);
-		RelOptInfo *rel = root->simple_rel_array[appinfo->child_relid];
-		List	   *chain;
+		RelOptInfo	  *rel = root->simple_rel_array[appinfo->child_relid];
+		List		  *chain;
 
 		if (appinfo->parent_relid != parent->relid)
 			continue;
@@ -243,7 +242,7 @@ collect_members(PlannerInfo *root, RelOptInfo *parent, List *appinfos,
 static List *
 append_members(PlannerInfo *root, RelOptInfo *rel)
 {
-	List	   *members = NIL;
+	List *members = NIL;
 
 	if (rel->reloptkind != RELOPT_BASEREL ||
 		!root->simple_rte_array[rel->relid]->inh ||
@@ -263,7 +262,7 @@ model_is_append(PlannerInfo *root, RelOptInfo *rel)
 static Node *
 member_expression(PlannerInfo *root, Node *node, List *appinfos)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, appinfos)
 	{
@@ -295,11 +294,10 @@ member_column(PlannerInfo *root, Node *column, List *appinfos)
 static void
 collect_columns(RelOptInfo *joinrel, ModelJoinShape *shape)
 {
-	List	   *reads =
-		model_pull_reads(list_concat_copy(joinrel->reltarget->exprs,
-										  shape->filter),
-						 shape->inner->reltarget->exprs);
-	ListCell   *cell;
+	List *reads = model_pull_reads(list_concat_copy(joinrel->reltarget->exprs,
+													shape->filter),
+								   shape->inner->reltarget->exprs);
+	ListCell *cell;
 
 	foreach(cell, reads)
 		if (IsA(lfirst(cell), PlaceHolderVar) ||
@@ -309,14 +307,14 @@ collect_columns(RelOptInfo *joinrel, ModelJoinShape *shape)
 
 /* Add a level, and the rows that it gives, for a member of an Append. */
 static bool
-add_member(PlannerInfo *root, RelOptInfo *outer, List *clauses,
-		   List *appinfos, SpecialJoinInfo *sjinfo, ModelJoinShape *shape)
+add_member(PlannerInfo *root, RelOptInfo *outer, List *clauses, List *appinfos,
+		   SpecialJoinInfo *sjinfo, ModelJoinShape *shape)
 {
-	AppendRelInfo *last = llast(appinfos);
-	RelOptInfo *rel = root->simple_rel_array[last->child_relid];
-	List	   *branch = NIL;
+	AppendRelInfo  *last = llast(appinfos);
+	RelOptInfo	   *rel = root->simple_rel_array[last->child_relid];
+	List		   *branch = NIL;
 	ModelJoinLevel *level;
-	ListCell   *cell;
+	ListCell	   *cell;
 
 	clauses = (List *) member_expression(root, (Node *) clauses, appinfos);
 	level = add_level(root, rel, outer->relids, clauses, sjinfo, shape);
@@ -324,8 +322,7 @@ add_member(PlannerInfo *root, RelOptInfo *outer, List *clauses,
 		return false;
 	branch = list_make1(found_model(level));
 	foreach(cell, shape->columns)
-		branch = lappend(branch,
-						 member_column(root, lfirst(cell), appinfos));
+		branch = lappend(branch, member_column(root, lfirst(cell), appinfos));
 	shape->branches = lappend(shape->branches, branch);
 	return true;
 }
@@ -336,7 +333,7 @@ add_append(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 		   List *clauses, List *members, SpecialJoinInfo *sjinfo,
 		   ModelJoinShape *shape)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	shape->append = true;
 	collect_columns(joinrel, shape);
@@ -353,8 +350,8 @@ static List *
 matching_clauses(List *clauses, JoinType jointype, RelOptInfo *joinrel,
 				 List **filter)
 {
-	List	   *matching = NIL;
-	ListCell   *cell;
+	List	 *matching = NIL;
+	ListCell *cell;
 
 	foreach(cell, clauses)
 	{
@@ -377,12 +374,12 @@ model_join_shape(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 				 RelOptInfo *inner, JoinType jointype,
 				 JoinPathExtraData *extra)
 {
-	bool		table = model_is_table(inner) && inner->fdw_private;
-	bool		group = !table && is_group(root, inner);
-	List	   *members = table || group ? NIL : append_members(root, inner);
+	bool  table = model_is_table(inner) && inner->fdw_private;
+	bool  group = !table && is_group(root, inner);
+	List *members = table || group ? NIL : append_members(root, inner);
 	ModelJoinShape *shape;
-	List	   *clauses;
-	bool		bound;
+	List		   *clauses;
+	bool			bound;
 
 	if (!(table || group || members != NIL) || inner->pathlist == NIL ||
 		!bms_is_subset(inner->lateral_relids, outer->relids))
@@ -407,11 +404,10 @@ model_join_shape(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 List *
 model_level_reads(ModelJoinShape *shape, RelOptInfo *joinrel, int number)
 {
-	List	   *exprs = list_concat_copy(joinrel->reltarget->exprs,
-										 shape->filter);
-	List	   *reads = NIL;
+	List *exprs = list_concat_copy(joinrel->reltarget->exprs, shape->filter);
+	List *reads = NIL;
 	ModelJoinLevel *level = list_nth(shape->levels, number);
-	ListCell   *cell;
+	ListCell	   *cell;
 
 	foreach(cell, shape->branches)
 		exprs = list_concat(exprs, lfirst(cell));

@@ -29,7 +29,7 @@
 #include "utils/lsyscache.h"
 
 static set_join_pathlist_hook_type previous_join_hook = NULL;
-static set_rel_pathlist_hook_type previous_rel_hook = NULL;
+static set_rel_pathlist_hook_type  previous_rel_hook = NULL;
 static get_relation_info_hook_type previous_info_hook = NULL;
 
 static Plan *plan_model_join(PlannerInfo *root, RelOptInfo *joinrel,
@@ -47,7 +47,7 @@ static const CustomPathMethods model_join_path_methods = {
 static Path *
 least_parameterised(RelOptInfo *rel)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, rel->pathlist)
 		if (bms_equal(PATH_REQ_OUTER((Path *) lfirst(cell)),
@@ -65,21 +65,19 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 			  RelOptInfo *rel, Relids required, JoinPathExtraData *extra,
 			  ParamPathInfo **param_info)
 {
-	List	   *clauses = extra->restrictlist;
-	List	   *moved = NIL;
-	ListCell   *cell;
+	List	 *clauses = extra->restrictlist;
+	List	 *moved = NIL;
+	ListCell *cell;
 
 	*param_info = NULL;
 	if (bms_is_empty(required))
 		return NIL;
 	*param_info = get_joinrel_parampathinfo(root, joinrel, outer,
 											least_parameterised(rel),
-											extra->sjinfo, required,
-											&clauses);
+											extra->sjinfo, required, &clauses);
 	foreach(cell, clauses)
 		if (!list_member_ptr(extra->restrictlist, lfirst(cell)))
-			moved = lappend(moved,
-							lfirst_node(RestrictInfo, cell)->clause);
+			moved = lappend(moved, lfirst_node(RestrictInfo, cell)->clause);
 	return moved;
 }
 
@@ -93,9 +91,9 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 static void
 cost_model_join(Path *path, Path *outer, ModelTable *table, double rows)
 {
-	double		requests = Max(1, ceil(rows / table->batch_size));
-	QualCost   *target = &path->pathtarget->cost;
-	Cost		start = outer->startup_cost + target->startup +
+	double	  requests = Max(1, ceil(rows / table->batch_size));
+	QualCost *target = &path->pathtarget->cost;
+	Cost	  start = outer->startup_cost + target->startup +
 		(path->parallel_aware ? MODEL_WORKER_COST : 0);
 
 	path->startup_cost = start + MODEL_REQUEST_COST +
@@ -109,7 +107,7 @@ cost_model_join(Path *path, Path *outer, ModelTable *table, double rows)
 static void
 cost_model_append(Path *path, Path *below, int nmembers)
 {
-	QualCost   *target = &path->pathtarget->cost;
+	QualCost *target = &path->pathtarget->cost;
 
 	path->startup_cost = below->startup_cost + target->startup;
 	path->total_cost = below->total_cost + target->startup +
@@ -158,9 +156,9 @@ static Path *
 add_node(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 		 ModelJoinShape *shape, int number, double share, bool partial)
 {
-	ModelJoinPath *join = palloc0(sizeof(ModelJoinPath));
-	Path	   *path = &join->path.path;
-	bool		append = number == list_length(shape->levels);
+	ModelJoinPath  *join = palloc0(sizeof(ModelJoinPath));
+	Path		   *path = &join->path.path;
+	bool			append = number == list_length(shape->levels);
 	ModelJoinLevel *level = append ? NULL : list_nth(shape->levels, number);
 
 	join->shape = shape;
@@ -175,8 +173,8 @@ add_node(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	path->pathkeys = partial ? NIL : outer->pathkeys;
 	join->path.flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	join->path.custom_paths = list_make1(outer);
-	join->path.methods = append ? &model_append_path_methods :
-		&model_join_path_methods;
+	join->path.methods = append ? &model_append_path_methods
+								: &model_join_path_methods;
 	path->pathtarget = joinrel->reltarget;
 	path->rows = clamp_row_est(joinrel->rows * share);
 	if (!is_top(shape, number))
@@ -202,12 +200,12 @@ static Path *
 make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 			   ModelJoinShape *shape, JoinPathExtraData *extra, bool partial)
 {
-	double		share = outer->rows / outer->parent->rows;
+	double		   share = outer->rows / outer->parent->rows;
 	ParamPathInfo *param_info;
-	List	   *moved = moved_clauses(root, joinrel, outer, shape->inner,
-									  bms_copy(PATH_REQ_OUTER(outer)), extra,
-									  &param_info);
-	Path	   *path = outer;
+	List *moved = moved_clauses(root, joinrel, outer, shape->inner,
+								bms_copy(PATH_REQ_OUTER(outer)), extra,
+								&param_info);
+	Path *path = outer;
 
 	for (int number = 0; path == outer || !is_top(shape, number - 1); number++)
 	{
@@ -223,22 +221,21 @@ static void
 add_join_paths(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 			   ModelJoinShape *shape, JoinPathExtraData *extra)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, outer->pathlist)
 	{
-		Path	   *path = lfirst(cell);
+		Path *path = lfirst(cell);
 
 		if (!bms_overlap(PATH_REQ_OUTER(path), shape->inner->relids))
-			add_path(joinrel, make_join_path(root, joinrel, path, shape, extra,
-											 false));
+			add_path(joinrel,
+					 make_join_path(root, joinrel, path, shape, extra, false));
 	}
-	if (!joinrel->consider_parallel ||
-		!bms_is_empty(joinrel->lateral_relids))
+	if (!joinrel->consider_parallel || !bms_is_empty(joinrel->lateral_relids))
 		return;
 	foreach(cell, outer->partial_pathlist)
 	{
-		Path	   *path = lfirst(cell);
+		Path *path = lfirst(cell);
 
 		if (PATH_REQ_OUTER(path) == NULL)
 			add_partial_path(joinrel,
@@ -255,10 +252,10 @@ static double
 estimate_rows(PlannerInfo *root, ModelJoinShape *shape, double outer_rows,
 			  SpecialJoinInfo *sjinfo)
 {
-	double		match = shape->append ? 0 : 1;
-	double		filter = clauselist_selectivity(root, shape->filter, 0,
-												JOIN_INNER, sjinfo);
-	ListCell   *cell;
+	double match = shape->append ? 0 : 1;
+	double filter = clauselist_selectivity(root, shape->filter, 0, JOIN_INNER,
+										   sjinfo);
+	ListCell *cell;
 
 	foreach(cell, shape->levels)
 	{
@@ -299,20 +296,22 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 		return;
 
 	shape = model_join_shape(root, joinrel, outer, inner,
-							 jointype == JOIN_UNIQUE_OUTER ? JOIN_INNER : jointype,
+							 jointype == JOIN_UNIQUE_OUTER ? JOIN_INNER
+														   : jointype,
 							 extra);
 	if (shape == NULL)
 		return;
 	if (jointype == JOIN_UNIQUE_OUTER)
 	{
 		/* "(p.x, p.y) IN (SELECT ...)": each row of the list once */
-		Path	   *unique = (Path *)
-			create_unique_path(root, outer, outer->cheapest_total_path,
-							   extra->sjinfo);
+		Path *unique = (Path *) create_unique_path(root, outer,
+												   outer->cheapest_total_path,
+												   extra->sjinfo);
 
 		if (unique)
-			add_path(joinrel, make_join_path(root, joinrel, unique, shape,
-											 extra, false));
+			add_path(joinrel,
+					 make_join_path(root, joinrel, unique, shape, extra,
+									false));
 		return;
 	}
 	joinrel->rows = estimate_rows(root, shape, outer->rows, extra->sjinfo);
@@ -327,7 +326,7 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 static void
 rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (previous_rel_hook)
 		previous_rel_hook(root, rel, rti, rte);
@@ -342,9 +341,8 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 static bool
 set_index_key(IndexOptInfo *index, int key, ModelColumn *column)
 {
-	Oid			opclass = GetDefaultOpClass(getBaseType(column->typid),
-											BTREE_AM_OID);
-	Var		   *var;
+	Oid	 opclass = GetDefaultOpClass(getBaseType(column->typid), BTREE_AM_OID);
+	Var *var;
 
 	if (!OidIsValid(opclass))
 		return false;
@@ -369,7 +367,7 @@ static void
 add_unique_index(RelOptInfo *rel, ModelTable *table)
 {
 	IndexOptInfo *index = makeNode(IndexOptInfo);
-	int			n = 0;
+	int			  n = 0;
 
 	index->rel = rel;
 	index->indexkeys = palloc0(sizeof(int) * table->ncolumns);
@@ -412,12 +410,12 @@ static Plan *
 plan_model_join(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 				List *tlist, List *clauses, List *custom_plans)
 {
-	ModelJoinPath *join = (ModelJoinPath *) path;
+	ModelJoinPath  *join = (ModelJoinPath *) path;
 	ModelJoinShape *shape = join->shape;
 	ModelJoinLevel *level = list_nth(shape->levels, join->number);
-	bool		top = is_top(shape, join->number);
-	ModelTable *table = level->rel->fdw_private;
-	ModelJoinParts parts = {
+	bool			top = is_top(shape, join->number);
+	ModelTable	   *table = level->rel->fdw_private;
+	ModelJoinParts	parts = {
 		.relid = table->relid,
 		.userid = level->rel->userid,
 		.varno = level->rel->relid,
@@ -433,8 +431,9 @@ plan_model_join(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 	};
 
 	for (int i = 0; i < join->number && !shape->append; i++)
-		parts.group = bms_union(parts.group, ((ModelJoinLevel *)
-											  list_nth(shape->levels, i))->rel->relids);
+		parts.group = bms_union(parts.group,
+								((ModelJoinLevel *) list_nth(shape->levels, i))
+									->rel->relids);
 	return model_join_make_plan(&parts, linitial(custom_plans), tlist,
 								path->flags);
 }

@@ -22,21 +22,21 @@
 /* what the mutator below needs */
 typedef struct ScanTupleContext
 {
-	Relids		relids;			/* the models' */
-	List	   *tlist;			/* custom_scan_tlist */
+	Relids relids; /* the models' */
+	List  *tlist;  /* custom_scan_tlist */
 } ScanTupleContext;
 
 /* The mutator of model_use_scan_tuple(). */
 static Node *
 use_scan_tuple(Node *node, ScanTupleContext *context)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (node == NULL)
 		return NULL;
 	foreach(cell, context->tlist)
 	{
-		Node	   *entry = (Node *) lfirst_node(TargetEntry, cell)->expr;
+		Node *entry = (Node *) lfirst_node(TargetEntry, cell)->expr;
 
 		if (IsA(node, Var) && IsA(entry, Var) &&
 			bms_is_member(((Var *) node)->varno, context->relids) &&
@@ -45,7 +45,7 @@ use_scan_tuple(Node *node, ScanTupleContext *context)
 			return (Node *) copyObject(entry);
 		if (IsA(node, PlaceHolderVar) && IsA(entry, PlaceHolderVar) &&
 			((PlaceHolderVar *) node)->phid ==
-			((PlaceHolderVar *) entry)->phid)
+				((PlaceHolderVar *) entry)->phid)
 			return (Node *) copyObject(entry);
 	}
 	return expression_tree_mutator(node, use_scan_tuple, context);
@@ -68,7 +68,7 @@ model_use_scan_tuple(Node *node, Relids relids, List *tlist)
 static bool
 has_placeholder(List *list, PlaceHolderVar *node)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, list)
 	{
@@ -84,11 +84,11 @@ has_placeholder(List *list, PlaceHolderVar *node)
 static bool
 has_column(List *list, Var *node)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, list)
 	{
-		Var		   *var = lfirst(cell);
+		Var *var = lfirst(cell);
 
 		if (IsA(var, Var) && var->varno == node->varno &&
 			var->varattno == node->varattno)
@@ -104,11 +104,11 @@ has_column(List *list, Var *node)
 static void
 pull_level(List *exprs, List *below, List **reads, List **inside)
 {
-	List	   *vars = pull_var_clause((Node *) exprs,
-									   PVC_RECURSE_AGGREGATES |
-									   PVC_RECURSE_WINDOWFUNCS |
-									   PVC_INCLUDE_PLACEHOLDERS);
-	ListCell   *cell;
+	List	 *vars = pull_var_clause((Node *) exprs,
+									 PVC_RECURSE_AGGREGATES |
+										 PVC_RECURSE_WINDOWFUNCS |
+										 PVC_INCLUDE_PLACEHOLDERS);
+	ListCell *cell;
 
 	foreach(cell, vars)
 	{
@@ -137,11 +137,11 @@ pull_level(List *exprs, List *below, List **reads, List **inside)
 List *
 model_pull_reads(List *exprs, List *below)
 {
-	List	   *reads = NIL;
+	List *reads = NIL;
 
 	while (exprs != NIL)
 	{
-		List	   *inside = NIL;
+		List *inside = NIL;
 
 		pull_level(exprs, below, &reads, &inside);
 		exprs = inside;
@@ -153,10 +153,10 @@ model_pull_reads(List *exprs, List *below)
 typedef struct ScanTupleBuilder
 {
 	ModelJoinParts *parts;
-	List	   *tlist;
-	List	   *attnums;		/* integers: the model's columns, tlist's order */
-	List	   *placeholders;	/* PlaceHolderVars or the subquery, likewise */
-	List	   *computations;	/* how these are computed */
+	List		   *tlist;
+	List		   *attnums; /* integers: the model's columns, tlist's order */
+	List *placeholders;		 /* PlaceHolderVars or the subquery, likewise */
+	List *computations;		 /* how these are computed */
 } ScanTupleBuilder;
 
 /* Add an expression to the scan tuple. */
@@ -197,8 +197,8 @@ static void
 build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 {
 	ModelJoinParts *parts = builder->parts;
-	List	   *exprs = list_concat_copy(parts->level, parts->filter);
-	ListCell   *cell;
+	List		   *exprs = list_concat_copy(parts->level, parts->filter);
+	ListCell	   *cell;
 
 	exprs = list_concat(list_concat(exprs, parts->before), parts->after);
 	if (parts->subquery)
@@ -208,8 +208,7 @@ build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 		builder->computations = list_make1(parts->answer);
 	}
 	foreach(cell, outer->targetlist)
-		add_scan_entry(builder,
-					   (Node *) lfirst_node(TargetEntry, cell)->expr);
+		add_scan_entry(builder, (Node *) lfirst_node(TargetEntry, cell)->expr);
 	foreach(cell, model_pull_reads(exprs, parts->placeholders))
 		add_read(builder, lfirst(cell));
 	foreach(cell, builder->placeholders)
@@ -223,13 +222,13 @@ build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 static List *
 group_columns(ModelJoinParts *parts, Plan *outer)
 {
-	List	   *columns = NIL;
-	ListCell   *cell;
+	List	 *columns = NIL;
+	ListCell *cell;
 
 	if (IS_OUTER_JOIN(parts->jointype))
 		foreach(cell, outer->targetlist)
 		{
-			Var		   *var = (Var *) lfirst_node(TargetEntry, cell)->expr;
+			Var *var = (Var *) lfirst_node(TargetEntry, cell)->expr;
 
 			if (IsA(var, Var) && bms_is_member(var->varno, parts->group))
 				columns = lappend_int(columns, foreach_current_index(cell));
@@ -241,13 +240,13 @@ group_columns(ModelJoinParts *parts, Plan *outer)
 static List *
 extract_gate(List **quals)
 {
-	List	   *gate = NIL;
-	List	   *others = NIL;
-	ListCell   *cell;
+	List	 *gate = NIL;
+	List	 *others = NIL;
+	ListCell *cell;
 
 	foreach(cell, *quals)
 	{
-		Node	   *qual = lfirst(cell);
+		Node *qual = lfirst(cell);
 
 		if (!contain_var_clause(qual) && !contain_volatile_functions(qual))
 			gate = lappend(gate, qual);
@@ -282,15 +281,15 @@ Plan *
 model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 					 uint32 flags)
 {
-	CustomScan *scan = makeNode(CustomScan);
+	CustomScan		*scan = makeNode(CustomScan);
 	ScanTupleBuilder builder = {.parts = parts};
-	Relids		relids = bms_add_member(bms_copy(parts->group), parts->varno);
-	List	   *before = list_copy(parts->before);
-	List	   *after = list_copy(parts->after);
-	List	   *filter = list_copy(parts->filter);
-	List	   *gate;
-	List	   *early;
-	List	   *header;
+	Relids relids = bms_add_member(bms_copy(parts->group), parts->varno);
+	List  *before = list_copy(parts->before);
+	List  *after = list_copy(parts->after);
+	List  *filter = list_copy(parts->filter);
+	List  *gate;
+	List  *early;
+	List  *header;
 
 	build_scan_tlist(&builder, outer);
 
@@ -323,8 +322,9 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 	scan->custom_scan_tlist = builder.tlist;
 	scan->custom_plans = list_make1(outer);
 	scan->scan.plan.targetlist = tlist;
-	scan->scan.plan.qual =
-		(List *) model_use_scan_tuple((Node *) filter, relids, builder.tlist);
+	scan->scan.plan.qual = (List *) model_use_scan_tuple((Node *) filter,
+														 relids,
+														 builder.tlist);
 	scan->flags = flags;
 	scan->methods = &model_join_scan_methods;
 	return &scan->scan.plan;

@@ -37,27 +37,27 @@
 
 /* before 15, every custom node was taken to project */
 #ifndef CUSTOMPATH_SUPPORT_PROJECTION
-#define CUSTOMPATH_SUPPORT_PROJECTION	0
+#define CUSTOMPATH_SUPPORT_PROJECTION 0
 #endif
 
 /* limits of the settings; the table options' limits are in fdw/options.py */
-#define MODEL_FIRST_BATCH		64	/* rows of a scan's first batch */
-#define MODEL_BATCH_GROWTH		4	/* factor from one batch to the next */
+#define MODEL_FIRST_BATCH  64 /* rows of a scan's first batch */
+#define MODEL_BATCH_GROWTH 4  /* factor from one batch to the next */
 
 /*
  * Costs.  A request costs MODEL_REQUEST_COST, a row in it the table's
  * "row_cost".  One request per outer row must lose to the Model Join whatever
  * Memoize hopes for, and a scan that cannot run must lose to everything.
  */
-#define MODEL_REQUEST_COST		200.0
-#define MODEL_PER_ROW_COST		1e10
-#define MODEL_WORKER_COST		25000.0 /* a worker imports Python's modules */
-#define MODEL_UNBOUND_COST		1e25
-#define MODEL_UNBOUND_DISABLED	1000000
+#define MODEL_REQUEST_COST	   200.0
+#define MODEL_PER_ROW_COST	   1e10
+#define MODEL_WORKER_COST	   25000.0 /* a worker imports Python's modules */
+#define MODEL_UNBOUND_COST	   1e25
+#define MODEL_UNBOUND_DISABLED 1000000
 
 /* ---- module.c ---- */
 
-extern bool model_fdw_enable_model_join;
+extern bool	 model_fdw_enable_model_join;
 extern char *model_fdw_python_path;
 
 /* ---- python.c: the embedded interpreter ---- */
@@ -106,42 +106,42 @@ extern List *model_user_mapping_options(Oid userid, Oid serverid);
 /* one column of a model table, dropped columns left out */
 typedef struct ModelColumn
 {
-	AttrNumber	attnum;
-	char	   *name;
-	bool		input;			/* an input, else an output */
-	bool		optional;		/* an input that may stay unbound */
-	char		kind;			/* how values cross the seam, see columns.c */
-	bool		array;			/* ... as elements of arrays */
-	Oid			typid;			/* the column's own type */
-	int32		typmod;
-	Oid			collation;
-	Oid			natural;		/* the SQL type of the kind, or its array */
+	AttrNumber attnum;
+	char	  *name;
+	bool	   input;	 /* an input, else an output */
+	bool	   optional; /* an input that may stay unbound */
+	char	   kind;	 /* how values cross the seam, see columns.c */
+	bool	   array;	 /* ... as elements of arrays */
+	Oid		   typid;	 /* the column's own type */
+	int32	   typmod;
+	Oid		   collation;
+	Oid		   natural; /* the SQL type of the kind, or its array */
 } ModelColumn;
 
 /* why a column's type does not suit its tensor */
 typedef struct ModelMisfit
 {
-	int			sqlstate;
-	char	   *message;
-	char	   *detail;			/* or NULL */
-	char	   *hint;
-	char	   *type;			/* the type that suits, as DDL takes it */
+	int	  sqlstate;
+	char *message;
+	char *detail; /* or NULL */
+	char *hint;
+	char *type; /* the type that suits, as DDL takes it */
 } ModelMisfit;
 
 typedef struct ModelTable
 {
-	Oid			relid;
-	Oid			userid;			/* whose user mapping is used */
-	char	   *name;
-	int			ncolumns;
-	ModelColumn *columns;		/* in the order of attnum */
-	int			batch_size;
-	int			max_in_flight;
-	double		row_cost;
-	char	   *model;
-	char	   *version;		/* empty: the server's choice */
-	char	   *endpoint;
-	bool		batched;		/* does a request take several rows? */
+	Oid			 relid;
+	Oid			 userid; /* whose user mapping is used */
+	char		*name;
+	int			 ncolumns;
+	ModelColumn *columns; /* in the order of attnum */
+	int			 batch_size;
+	int			 max_in_flight;
+	double		 row_cost;
+	char		*model;
+	char		*version; /* empty: the server's choice */
+	char		*endpoint;
+	bool		 batched; /* does a request take several rows? */
 } ModelTable;
 
 extern ModelTable *model_table_describe(Oid relid, Oid userid);
@@ -151,7 +151,7 @@ extern ModelColumn *model_table_column(ModelTable *table, AttrNumber attnum);
 extern void model_read_column(ModelColumn *column, TupleDesc desc,
 							  PyObject *entry);
 extern ModelMisfit *model_equality_misfit(ModelColumn *column,
-										  const char *table);
+										  const char  *table);
 extern void model_raise_misfit(ModelMisfit *misfit) __attribute__((noreturn));
 extern void model_refuse_system_column(AttrNumber attnum, bool member);
 extern FdwRoutine *model_routine(void);
@@ -163,21 +163,21 @@ extern bool model_is_foreign_table(Oid relid);
 /* ---- columns.c: Datums to typed buffers and back ---- */
 
 /* a row's number of dimensions, and each of them */
-#define MODEL_ROW_DIMENSIONS	(1 + MAXDIM)
+#define MODEL_ROW_DIMENSIONS (1 + MAXDIM)
 
 /* one input column of a batch that is being filled */
 typedef struct ModelInput
 {
-	ModelColumn *column;
-	int			width;			/* bytes an element, 0: variable */
-	bool		plain;			/* the Datum's low bytes are the value */
-	int			capacity;		/* rows that "values" has room for */
-	char	   *values;			/* the values or, if variable or arrays, ... */
-	int64	   *offsets;		/* ... nrows + 1 offsets in the same place */
-	StringInfoData bytes;		/* ... into these: strings, or elements */
-	StringInfoData borders;		/* int64: offsets of the strings in arrays */
-	int32	   *dimensions;		/* MODEL_ROW_DIMENSIONS for each array */
-	ExprState  *convert;		/* column's type to natural, NULL: the same */
+	ModelColumn	   *column;
+	int				width;		/* bytes an element, 0: variable */
+	bool			plain;		/* the Datum's low bytes are the value */
+	int				capacity;	/* rows that "values" has room for */
+	char		   *values;		/* the values or, if variable or arrays, ... */
+	int64		   *offsets;	/* ... nrows + 1 offsets in the same place */
+	StringInfoData	bytes;		/* ... into these: strings, or elements */
+	StringInfoData	borders;	/* int64: offsets of the strings in arrays */
+	int32		   *dimensions; /* MODEL_ROW_DIMENSIONS for each array */
+	ExprState	   *convert;	/* column's type to natural, NULL: the same */
 	TupleTableSlot *slot;		/* the value that convert reads */
 } ModelInput;
 
@@ -185,16 +185,16 @@ typedef struct ModelInput
 typedef struct ModelOutput
 {
 	ModelColumn *column;
-	int			width;
-	Py_buffer	views[5];
-	int			nviews;
-	const char *values;
-	const int64 *offsets;		/* NULL: fixed width */
-	const uint8 *nulls;			/* NULL: no value is missing */
-	const int64 *starts;		/* of arrays: the number of the first element */
-	const int32 *dimensions;	/* of arrays: ndim of them for each */
-	int			ndim;
-	bool		plain;			/* the value's bytes are the Datum's low ones */
+	int			 width;
+	Py_buffer	 views[5];
+	int			 nviews;
+	const char	*values;
+	const int64 *offsets;	 /* NULL: fixed width */
+	const uint8 *nulls;		 /* NULL: no value is missing */
+	const int64 *starts;	 /* of arrays: the number of the first element */
+	const int32 *dimensions; /* of arrays: ndim of them for each */
+	int			 ndim;
+	bool		 plain; /* the value's bytes are the Datum's low ones */
 } ModelOutput;
 
 /* what an error while a column is converted is told to be about */
@@ -208,16 +208,16 @@ typedef struct ModelColumnContext
 /* natural type to column's type, for one output column */
 typedef struct ModelConversion
 {
-	ExprState  *state;			/* NULL: the same type */
-	TupleTableSlot *slot;
+	ExprState		  *state; /* NULL: the same type */
+	TupleTableSlot	  *slot;
 	ModelColumnContext context;
 } ModelConversion;
 
 extern ModelMisfit *model_cast_misfit(ModelColumn *column);
 extern void model_column_error_context(void *arg);
-extern Oid	model_kind_type(char kind, bool array);
+extern Oid model_kind_type(char kind, bool array);
 extern bool model_column_plain(ModelColumn *column);
-extern int	model_kind_width(char kind);
+extern int model_kind_width(char kind);
 extern void model_input_init(ModelInput *input, ModelColumn *column,
 							 PlanState *parent);
 extern void model_input_reserve(ModelInput *input, int capacity,
@@ -230,7 +230,7 @@ extern void model_conversion_init(ModelConversion *conversion,
 								  PlanState *parent);
 extern void model_output_parse(ModelOutput *output, PyObject *result,
 							   int nrows);
-extern Datum model_output_datum(ModelOutput *output,
+extern Datum model_output_datum(ModelOutput		*output,
 								ModelConversion *conversion, int row,
 								ExprContext *econtext, bool *isnull);
 
@@ -238,12 +238,12 @@ extern Datum model_output_datum(ModelOutput *output,
 
 typedef struct ModelBatch
 {
-	int			nrows;			/* rows sent */
-	PyObject   *ticket;			/* in flight */
-	PyObject   *result;			/* answered */
-	ModelOutput *outputs;		/* one per wanted output */
-	MemoryContext context;		/* what the caller keeps of its own rows */
-	void	   *rows;			/* the caller's rows */
+	int			  nrows;   /* rows sent */
+	PyObject	 *ticket;  /* in flight */
+	PyObject	 *result;  /* answered */
+	ModelOutput	 *outputs; /* one per wanted output */
+	MemoryContext context; /* what the caller keeps of its own rows */
+	void		 *rows;	   /* the caller's rows */
 } ModelBatch;
 
 /* what EXPLAIN ANALYZE shows; times in microseconds */
@@ -252,13 +252,13 @@ typedef enum ModelCounter
 	COUNT_BATCHES,
 	COUNT_ROWS_SENT,
 	COUNT_LARGEST_BATCH,
-	COUNT_ROWS_UNMATCHED,		/* a NULL input or a condition on inputs */
-	COUNT_BYTES_SENT,			/* of tensors */
+	COUNT_ROWS_UNMATCHED, /* a NULL input or a condition on inputs */
+	COUNT_BYTES_SENT,	  /* of tensors */
 	COUNT_BYTES_RECEIVED,
-	COUNT_GATHER_TIME,			/* outer rows, inputs, buffers */
-	COUNT_SUBMIT_TIME,			/* tensors, sending */
-	COUNT_WAIT_TIME,			/* for the server */
-	COUNT_DECODE_TIME,			/* answers to columns */
+	COUNT_GATHER_TIME, /* outer rows, inputs, buffers */
+	COUNT_SUBMIT_TIME, /* tensors, sending */
+	COUNT_WAIT_TIME,   /* for the server */
+	COUNT_DECODE_TIME, /* answers to columns */
 	NCOUNTERS
 } ModelCounter;
 
@@ -271,37 +271,37 @@ typedef struct SharedCounters
 /* the server's own times for the model, all clients; microseconds */
 typedef struct ServerTimes
 {
-	bool		known;
-	int64		queue;
-	int64		compute;
+	bool  known;
+	int64 queue;
+	int64 compute;
 } ServerTimes;
 
 typedef struct ModelStream
 {
-	ModelTable *table;
-	int			ninputs;
-	ModelInput *inputs;			/* the buffers of the batch being filled */
-	int			noutputs;
-	ModelColumn **outputs;
+	ModelTable		*table;
+	int				 ninputs;
+	ModelInput		*inputs; /* the buffers of the batch being filled */
+	int				 noutputs;
+	ModelColumn	   **outputs;
 	ModelConversion *conversions;
-	PyObject   *session;		/* NULL until the first batch */
-	PyObject   *ticket;			/* of the session being opened */
-	ModelBatch *ring;
-	int			nring;
-	int			head;			/* the oldest in flight */
-	int			in_flight;
-	int			depth;			/* allowed in flight, grows to the maximum */
-	int			target;			/* rows of the next batch, grows */
-	int			nrows;			/* rows in the buffers */
-	Size		bytes;			/* of strings and arrays in the buffers */
-	Size		reserved;		/* memory of the batch before its first row */
-	ModelBatch *current;		/* the batch whose rows are being returned */
-	bool		exhausted;		/* no further rows to send */
-	int64		counters[NCOUNTERS];
-	SharedCounters *shared;		/* where a parallel worker counts, too */
-	bool		measure;		/* will EXPLAIN ANALYZE ask? */
-	ServerTimes start;			/* ... then these are of the start */
-	MemoryContext context;
+	PyObject		*session; /* NULL until the first batch */
+	PyObject		*ticket;  /* of the session being opened */
+	ModelBatch		*ring;
+	int				 nring;
+	int				 head; /* the oldest in flight */
+	int				 in_flight;
+	int				 depth;		/* allowed in flight, grows to the maximum */
+	int				 target;	/* rows of the next batch, grows */
+	int				 nrows;		/* rows in the buffers */
+	Size			 bytes;		/* of strings and arrays in the buffers */
+	Size			 reserved;	/* memory of the batch before its first row */
+	ModelBatch		*current;	/* the batch whose rows are being returned */
+	bool			 exhausted; /* no further rows to send */
+	int64			 counters[NCOUNTERS];
+	SharedCounters	*shared;  /* where a parallel worker counts, too */
+	bool			 measure; /* will EXPLAIN ANALYZE ask? */
+	ServerTimes		 start;	  /* ... then these are of the start */
+	MemoryContext	 context;
 	MemoryContextCallback callback;
 } ModelStream;
 
@@ -310,12 +310,12 @@ typedef struct ModelStream
  * that are to be sent).  Returns false when there was none; sets
  * stream->exhausted when there will be none after these.
  */
-typedef bool (*ModelFill) (void *state, ModelBatch *batch);
+typedef bool (*ModelFill)(void *state, ModelBatch *batch);
 
 extern ModelStream *model_stream_create(ModelTable *table, List *inputs,
 										List *outputs, PlanState *parent);
-extern int	model_stream_add(ModelStream *stream, Datum *values,
-							 ExprContext *econtext);
+extern int model_stream_add(ModelStream *stream, Datum *values,
+							ExprContext *econtext);
 extern void model_stream_reserve(ModelStream *stream, ModelBatch *batch);
 extern bool model_stream_full(ModelStream *stream, ModelBatch *batch);
 extern ModelBatch *model_stream_next(ModelStream *stream, ModelFill fill,
@@ -334,14 +334,14 @@ extern void model_stream_close(ModelStream *stream);
 
 typedef struct ModelBindings
 {
-	List	   *attnums;		/* integers: the bound inputs, table order */
-	List	   *values;			/* expressions, cast to the columns' types */
-	List	   *lists;			/* integers: 1 where the value is an array */
-	List	   *exact;			/* RestrictInfos that hold by the binding */
-	Relids		relids;			/* relations that the values read */
-	ModelColumn *unbound;		/* the first input that has no value */
-	bool		per_row;		/* a scan that runs once per outer row */
-	int			barrier;		/* a ScanBarrier: why nothing else may bind */
+	List		*attnums; /* integers: the bound inputs, table order */
+	List		*values;  /* expressions, cast to the columns' types */
+	List		*lists;	  /* integers: 1 where the value is an array */
+	List		*exact;	  /* RestrictInfos that hold by the binding */
+	Relids		 relids;  /* relations that the values read */
+	ModelColumn *unbound; /* the first input that has no value */
+	bool		 per_row; /* a scan that runs once per outer row */
+	int			 barrier; /* a ScanBarrier: why nothing else may bind */
 } ModelBindings;
 
 extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
@@ -360,16 +360,16 @@ extern List *model_implied_clauses(PlannerInfo *root, RelOptInfo *rel,
 /* the lists of a scan's fdw_exprs or custom_exprs */
 typedef enum ScanExpr
 {
-	SCAN_EXPR_VALUES,			/* one per bound input, or an array of them */
-	SCAN_EXPR_BEFORE,			/* conditions checked before a row is sent */
-	SCAN_EXPR_RECHECK,			/* conditions that hold by the bindings */
+	SCAN_EXPR_VALUES,  /* one per bound input, or an array of them */
+	SCAN_EXPR_BEFORE,  /* conditions checked before a row is sent */
+	SCAN_EXPR_RECHECK, /* conditions that hold by the bindings */
 	SCAN_NEXPRS
 } ScanExpr;
 
 /* what keeps an outer query's conditions from a scan in a subquery */
 typedef enum ScanBarrier
 {
-	BARRIER_NONE,				/* the scan is in no subquery */
+	BARRIER_NONE, /* the scan is in no subquery */
 	BARRIER_LIMIT,
 	BARRIER_DISTINCT,
 	BARRIER_GROUP,
@@ -381,19 +381,19 @@ typedef enum ScanBarrier
 /* the lists of integers of a scan's fdw_private or custom_private */
 typedef enum ScanPrivate
 {
-	SCAN_PRIVATE_HEADER,		/* see ScanHeader */
-	SCAN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
-	SCAN_PRIVATE_LISTS,			/* 1 where the value is an array */
-	SCAN_PRIVATE_OUTPUTS,		/* attnums of the outputs that are read */
+	SCAN_PRIVATE_HEADER,  /* see ScanHeader */
+	SCAN_PRIVATE_INPUTS,  /* attnums of the bound inputs */
+	SCAN_PRIVATE_LISTS,	  /* 1 where the value is an array */
+	SCAN_PRIVATE_OUTPUTS, /* attnums of the outputs that are read */
 	SCAN_NPRIVATE
 } ScanPrivate;
 
 typedef enum ScanHeader
 {
 	SCAN_HEADER_USERID,
-	SCAN_HEADER_UNBOUND,		/* attnum of an input without a value, or 0 */
-	SCAN_HEADER_PER_ROW,		/* 1 if each outer row sends a request */
-	SCAN_HEADER_BARRIER,		/* a ScanBarrier */
+	SCAN_HEADER_UNBOUND, /* attnum of an input without a value, or 0 */
+	SCAN_HEADER_PER_ROW, /* 1 if each outer row sends a request */
+	SCAN_HEADER_BARRIER, /* a ScanBarrier */
 	SCAN_NHEADER
 } ScanHeader;
 
@@ -413,7 +413,7 @@ extern void model_scan_restart(ModelScanState *state);
 extern void model_scan_end(ModelScanState *state);
 extern void model_scan_explain(ModelScanState *state, ExplainState *es);
 extern List *model_import_foreign_schema(ImportForeignSchemaStmt *stmt,
-										 Oid serverid);
+										 Oid					  serverid);
 
 /* ---- multicorn.c: model tables of Multicorn ---- */
 
@@ -428,12 +428,12 @@ extern bool model_scan_plan(Plan *plan, List **exprs, List **private);
 /* one model of a join */
 typedef struct ModelJoinLevel
 {
-	RelOptInfo *rel;
+	RelOptInfo	 *rel;
 	ModelBindings bindings;
-	List	   *before;			/* join conditions, checked before sending */
-	List	   *after;			/* join conditions that read the answer */
-	double		match;			/* estimated share of rows that find an answer */
-	List	   *appinfos;		/* of a member of an Append: from its parent */
+	List		 *before;	/* join conditions, checked before sending */
+	List		 *after;	/* join conditions that read the answer */
+	double		  match;	/* estimated share of rows that find an answer */
+	List		 *appinfos; /* of a member of an Append: from its parent */
 } ModelJoinLevel;
 
 /* what a join does with its inner side */
@@ -441,26 +441,25 @@ typedef struct ModelJoinShape
 {
 	RelOptInfo *inner;
 	JoinType	jointype;
-	List	   *levels;			/* ModelJoinLevels, the first to be asked first */
-	bool		append;			/* each level gives rows of its own */
-	List	   *columns;		/* then the Vars and PlaceHolderVars they give */
-	List	   *branches;		/* and how: custom_exprs of a Model Append */
-	List	   *filter;			/* conditions above the join */
+	List	   *levels;	  /* ModelJoinLevels, the first to be asked first */
+	bool		append;	  /* each level gives rows of its own */
+	List	   *columns;  /* then the Vars and PlaceHolderVars they give */
+	List	   *branches; /* and how: custom_exprs of a Model Append */
+	List	   *filter;	  /* conditions above the join */
 } ModelJoinShape;
 
 /* a path of one of a shape's nodes */
 typedef struct ModelJoinPath
 {
-	CustomPath	path;
+	CustomPath		path;
 	ModelJoinShape *shape;
-	int			number;			/* a level's, or after the last: the Append's */
-	List	   *filter;			/* of the topmost node: what it checks at last */
+	int				number; /* a level's, or after the last: the Append's */
+	List		   *filter; /* of the topmost node: what it checks at last */
 } ModelJoinPath;
 
-extern ModelJoinShape *model_join_shape(PlannerInfo *root,
-										RelOptInfo *joinrel,
+extern ModelJoinShape *model_join_shape(PlannerInfo *root, RelOptInfo *joinrel,
 										RelOptInfo *outer, RelOptInfo *inner,
-										JoinType jointype,
+										JoinType		   jointype,
 										JoinPathExtraData *extra);
 extern List *model_level_reads(ModelJoinShape *shape, RelOptInfo *joinrel,
 							   int number);
@@ -477,21 +476,21 @@ extern Node *model_append_create_state(CustomScan *plan);
 /* what a Model Join's plan is made of; lists of bare expressions */
 typedef struct ModelJoinParts
 {
-	Oid			relid;			/* the model table ... */
-	Oid			userid;			/* ... as whom, InvalidOid: the current user */
-	Index		varno;			/* its columns' varno */
-	bool		member;			/* is it a member of an Append? */
-	Relids		group;			/* relations that match with it or not at all */
-	JoinType	jointype;
-	List	   *attnums;		/* integers: the bound inputs */
-	List	   *values;			/* their values */
-	List	   *before;			/* join conditions, checked before sending */
-	List	   *after;			/* join conditions that read the answer */
-	List	   *filter;			/* conditions above the join */
-	List	   *level;			/* what is read of the join's result */
-	List	   *placeholders;	/* PlaceHolderVars that the model may compute */
-	SubPlan    *subquery;		/* the subquery that the join replaces, or NULL */
-	Expr	   *answer;			/* its value where a model row is found */
+	Oid		 relid;	 /* the model table ... */
+	Oid		 userid; /* ... as whom, InvalidOid: the current user */
+	Index	 varno;	 /* its columns' varno */
+	bool	 member; /* is it a member of an Append? */
+	Relids	 group;	 /* relations that match with it or not at all */
+	JoinType jointype;
+	List	*attnums;	   /* integers: the bound inputs */
+	List	*values;	   /* their values */
+	List	*before;	   /* join conditions, checked before sending */
+	List	*after;		   /* join conditions that read the answer */
+	List	*filter;	   /* conditions above the join */
+	List	*level;		   /* what is read of the join's result */
+	List	*placeholders; /* PlaceHolderVars that the model may compute */
+	SubPlan *subquery;	   /* the subquery that the join replaces, or NULL */
+	Expr	*answer;	   /* its value where a model row is found */
 } ModelJoinParts;
 
 extern Plan *model_join_make_plan(ModelJoinParts *parts, Plan *outer,
@@ -502,21 +501,21 @@ extern Node *model_use_scan_tuple(Node *node, Relids relids, List *tlist);
 /* the lists of a Model Join's custom_exprs */
 typedef enum ModelJoinExpr
 {
-	JOIN_EXPR_VALUES,			/* one per bound input, of the column's type */
-	JOIN_EXPR_BEFORE,			/* conditions checked before a row is sent */
-	JOIN_EXPR_AFTER,			/* join conditions that read outputs */
-	JOIN_EXPR_PLACEHOLDERS,		/* computed before null-extension */
-	JOIN_EXPR_GATE,				/* conditions without columns: all or nothing */
+	JOIN_EXPR_VALUES,		/* one per bound input, of the column's type */
+	JOIN_EXPR_BEFORE,		/* conditions checked before a row is sent */
+	JOIN_EXPR_AFTER,		/* join conditions that read outputs */
+	JOIN_EXPR_PLACEHOLDERS, /* computed before null-extension */
+	JOIN_EXPR_GATE,			/* conditions without columns: all or nothing */
 	JOIN_NEXPRS
 } ModelJoinExpr;
 
 /* the lists of integers of a Model Join's custom_private */
 typedef enum ModelJoinPrivate
 {
-	JOIN_PRIVATE_HEADER,		/* relid, userid, join type, outer columns */
-	JOIN_PRIVATE_INPUTS,		/* attnums of the bound inputs */
-	JOIN_PRIVATE_COLUMNS,		/* attnums of the model's columns in the tuple */
-	JOIN_PRIVATE_GROUP,			/* outer columns that are NULL without a match */
+	JOIN_PRIVATE_HEADER,  /* relid, userid, join type, outer columns */
+	JOIN_PRIVATE_INPUTS,  /* attnums of the bound inputs */
+	JOIN_PRIVATE_COLUMNS, /* attnums of the model's columns in the tuple */
+	JOIN_PRIVATE_GROUP,	  /* outer columns that are NULL without a match */
 	JOIN_NPRIVATE
 } ModelJoinPrivate;
 
@@ -550,4 +549,4 @@ extern void model_explain_quals(const char *label, List *quals,
 extern void model_explain_counters(int64 *counters, ServerTimes times,
 								   ExplainState *es);
 
-#endif							/* MODEL_FDW_H */
+#endif /* MODEL_FDW_H */

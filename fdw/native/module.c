@@ -18,25 +18,24 @@ PG_MODULE_MAGIC;
 PGDLLEXPORT void _PG_init(void);
 PG_FUNCTION_INFO_V1(model_fdw_handler);
 
-bool		model_fdw_enable_model_join = true;
-char	   *model_fdw_python_path = NULL;
+bool  model_fdw_enable_model_join = true;
+char *model_fdw_python_path = NULL;
 
 /* Define the settings and install the planner hooks. */
 void
 _PG_init(void)
 {
-	DefineCustomBoolVariable("model_fdw.enable_model_join",
-							 "Enables the planner's use of Model Join plans.",
-							 "When off, a join with a model table sends one request per outer row.",
-							 &model_fdw_enable_model_join,
-							 true, PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("model_fdw.python_path",
-							   "Directories, separated by colons, that hold the Python packages of model_fdw.",
-							   "Read when a session first uses a model.",
-							   &model_fdw_python_path,
-							   MODEL_FDW_PYTHON_PATH,
-							   PGC_SUSET, GUC_SUPERUSER_ONLY,
-							   NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"model_fdw.enable_model_join",
+		"Enables the planner's use of Model Join plans.",
+		"When off, a join with a model table sends one request per outer row.",
+		&model_fdw_enable_model_join, true, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"model_fdw.python_path",
+		"Directories, separated by colons, that hold the Python packages of model_fdw.",
+		"Read when a session first uses a model.", &model_fdw_python_path,
+		MODEL_FDW_PYTHON_PATH, PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL,
+		NULL);
 #if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("model_fdw");
 #else

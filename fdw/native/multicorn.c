@@ -129,9 +129,8 @@ plan_adopted_scan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 static Node *
 create_adopted_state(CustomScan *plan)
 {
-	AdoptedScanState *state =
-		(AdoptedScanState *) newNode(sizeof(AdoptedScanState),
-									 T_CustomScanState);
+	AdoptedScanState *state = (AdoptedScanState *)
+		newNode(sizeof(AdoptedScanState), T_CustomScanState);
 
 	state->custom.methods = &adopted_exec_methods;
 	return (Node *) state;
@@ -143,17 +142,17 @@ begin_adopted_scan(CustomScanState *node, EState *estate, int eflags)
 {
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
 
-	((AdoptedScanState *) node)->scan =
-		model_scan_begin(&node->ss, plan->custom_exprs, plan->custom_private,
-						 eflags);
+	((AdoptedScanState *) node)->scan = model_scan_begin(&node->ss,
+														 plan->custom_exprs,
+														 plan->custom_private,
+														 eflags);
 }
 
 /* The next row before conditions and projection. */
 static TupleTableSlot *
 next_adopted_row(ScanState *node)
 {
-	TupleTableSlot *slot =
-		model_scan_next(((AdoptedScanState *) node)->scan);
+	TupleTableSlot *slot = model_scan_next(((AdoptedScanState *) node)->scan);
 
 	slot->tts_tableOid = RelationGetRelid(node->ss_currentRelation);
 	return slot;

@@ -43,7 +43,7 @@ model_json_options(StringInfo json, List *options)
 	appendStringInfoChar(json, '{');
 	foreach(cell, options)
 	{
-		DefElem    *option = lfirst_node(DefElem, cell);
+		DefElem *option = lfirst_node(DefElem, cell);
 
 		appendStringInfoString(json, separator);
 		escape_json(json, option->defname);
@@ -76,13 +76,12 @@ model_json_server(StringInfo json, Oid serverid)
 List *
 model_user_mapping_options(Oid userid, Oid serverid)
 {
-	HeapTuple	tuple;
-	Datum		options;
-	bool		isnull;
-	List	   *result = NIL;
+	HeapTuple tuple;
+	Datum	  options;
+	bool	  isnull;
+	List	 *result = NIL;
 
-	tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
-							ObjectIdGetDatum(userid),
+	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
 							ObjectIdGetDatum(serverid));
 	if (!HeapTupleIsValid(tuple))
 		tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
@@ -132,10 +131,10 @@ may_read_files(void)
 Datum
 model_fdw_validator(PG_FUNCTION_ARGS)
 {
-	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
-	const char *level = option_level(PG_GETARG_OID(1));
+	List		  *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	const char	  *level = option_level(PG_GETARG_OID(1));
 	StringInfoData json;
-	PyObject   *dict;
+	PyObject	  *dict;
 
 	/* a bare wrapper or column needs no interpreter */
 	if (options == NIL && strcmp(level, "server") != 0)
@@ -145,8 +144,8 @@ model_fdw_validator(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	model_json_options(&json, options);
 	dict = model_python_json(json.data);
-	model_python_release(model_python_call(HOST_VALIDATE, "(sNO)", level,
-										   dict,
-										   may_read_files() ? Py_True : Py_False));
+	model_python_release(model_python_call(HOST_VALIDATE, "(sNO)", level, dict,
+										   may_read_files() ? Py_True
+															: Py_False));
 	PG_RETURN_VOID();
 }

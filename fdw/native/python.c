@@ -37,12 +37,13 @@
 /* a Python exception on its way to ereport() */
 typedef struct HostFailure
 {
-	char		sqlstate[6];
-	char		message[2048];
-	char		detail[2048];
-	char		hint[2048];
+	char sqlstate[6];
+	char message[2048];
+	char detail[2048];
+	char hint[2048];
 } HostFailure;
 
+// clang-format off
 static const char *const host_function_names[HOST_NFUNCTIONS] = {
 	[HOST_VALIDATE] = "validate",
 	[HOST_VALIDATE_TABLE] = "validate_table",
@@ -58,19 +59,20 @@ static const char *const host_function_names[HOST_NFUNCTIONS] = {
 	[HOST_IMPORT_SCHEMA] = "import_schema",
 	[HOST_CHECK] = "check",
 };
+// clang-format on
 
-static PyObject *host_functions[HOST_NFUNCTIONS];
-static PyObject *json_loads = NULL;
-static bool host_started = false;
-static int	host_event_fd = -1;
+static PyObject	  *host_functions[HOST_NFUNCTIONS];
+static PyObject	  *json_loads = NULL;
+static bool		   host_started = false;
+static int		   host_event_fd = -1;
 static HostFailure failure;
-static sigset_t saved_mask;
+static sigset_t	   saved_mask;
 
 /* Block signals; every use of Python stands between enter and leave. */
 static void
 python_enter(void)
 {
-	sigset_t	mask;
+	sigset_t mask;
 
 	sigfillset(&mask);
 	/* these are raised by the thread's own fault, and then end it anyway */
@@ -117,7 +119,7 @@ static void
 copy_attribute(PyObject *exception, const char *name, char *buffer,
 			   size_t size)
 {
-	PyObject   *value = PyObject_GetAttrString(exception, name);
+	PyObject *value = PyObject_GetAttrString(exception, name);
 
 	if (value == NULL)
 		PyErr_Clear();
@@ -129,9 +131,9 @@ copy_attribute(PyObject *exception, const char *name, char *buffer,
 static void
 fetch_failure(void)
 {
-	PyObject   *type;
-	PyObject   *value;
-	PyObject   *traceback;
+	PyObject *type;
+	PyObject *value;
+	PyObject *traceback;
 
 	memset(&failure, 0, sizeof(failure));
 	PyErr_Fetch(&type, &value, &traceback);
@@ -150,7 +152,7 @@ fetch_failure(void)
 	else
 	{
 		/* not one of ours: a defect, so say what it was */
-		PyObject   *text = value ? PyObject_Str(value) : NULL;
+		PyObject *text = value ? PyObject_Str(value) : NULL;
 
 		if (text == NULL)
 			PyErr_Clear();
@@ -204,9 +206,9 @@ model_python_raise(void)
 static PyObject *
 resolve_plpy(void)
 {
-	PyObject   *(*init) (void);
+	typedef PyObject *(*ModuleInit)(void);
+	ModuleInit init = (ModuleInit) dlsym(RTLD_DEFAULT, "PyInit_plpy");
 
-	init = (PyObject *(*) (void)) dlsym(RTLD_DEFAULT, "PyInit_plpy");
 	if (init)
 		return init();
 	PyErr_SetString(PyExc_ImportError, "plpython3 is not loaded");
@@ -219,7 +221,7 @@ resolve_plpy(void)
 static bool
 plpython_must_start(void)
 {
-	char	   *path = psprintf("%s/plpython3%s", pkglib_path, DLSUFFIX);
+	char *path = psprintf("%s/plpython3%s", pkglib_path, DLSUFFIX);
 
 	return !Py_IsInitialized() && access(path, F_OK) == 0;
 }
@@ -228,7 +230,7 @@ plpython_must_start(void)
 static PGFunction
 load_plpython(void)
 {
-	PGFunction	function = NULL;
+	PGFunction	  function = NULL;
 	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
@@ -257,7 +259,7 @@ static void
 let_plpython_start(void)
 {
 	InlineCodeBlock *code = makeNode(InlineCodeBlock);
-	PGFunction	function = plpython_must_start() ? load_plpython() : NULL;
+	PGFunction		 function = plpython_must_start() ? load_plpython() : NULL;
 
 	code->source_text = "pass";
 	code->atomic = true;
@@ -274,8 +276,8 @@ let_plpython_start(void)
 static bool
 start_interpreter(void)
 {
-	PyConfig	config;
-	PyStatus	status;
+	PyConfig config;
+	PyStatus status;
 
 	if (Py_IsInitialized())
 		return true;
@@ -316,22 +318,24 @@ import_host(void)
 		"            site.addsitedir(directory)\n"
 		"    new = [p for p in sys.path if p not in known]\n"
 		"    sys.path[:] = new + known\n";
-	PyObject   *globals = PyDict_New();
-	PyObject   *result = NULL;
-	PyObject   *host = NULL;
+	PyObject *globals = PyDict_New();
+	PyObject *result = NULL;
+	PyObject *host = NULL;
 
 	if (globals == NULL)
 		return NULL;
-	if (PyDict_SetItemString(globals, "__builtins__",
-							 PyEval_GetBuiltins()) == 0)
+	if (PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) ==
+		0)
 		result = PyRun_String(setup, Py_file_input, globals, globals);
 	if (result)
 	{
-		PyObject   *add = PyDict_GetItemString(globals, "add");
+		PyObject *add = PyDict_GetItemString(globals, "add");
 
 		Py_DECREF(result);
-		result = PyObject_CallFunction(add, "s", model_fdw_python_path ?
-									   model_fdw_python_path : "");
+		result = PyObject_CallFunction(add, "s",
+									   model_fdw_python_path
+										   ? model_fdw_python_path
+										   : "");
 	}
 	if (result)
 	{
@@ -346,8 +350,8 @@ import_host(void)
 static int
 bind_host(PyObject *host)
 {
-	PyObject   *json;
-	PyObject   *result;
+	PyObject *json;
+	PyObject *result;
 
 	for (int i = 0; i < HOST_NFUNCTIONS; i++)
 	{
@@ -373,10 +377,10 @@ bind_host(PyObject *host)
 static void
 explain_missing_package(void)
 {
-	PyObject   *type;
-	PyObject   *value;
-	PyObject   *traceback;
-	char		name[64];
+	PyObject *type;
+	PyObject *value;
+	PyObject *traceback;
+	char	  name[64];
 
 	if (!PyErr_ExceptionMatches(PyExc_ImportError))
 	{
@@ -389,10 +393,10 @@ explain_missing_package(void)
 	strlcpy(failure.sqlstate, "58P01", sizeof(failure.sqlstate));
 	copy_attribute(value, "name", name, sizeof(name));
 	snprintf(failure.message, sizeof(failure.message),
-			 "could not import Python package \"%s\"",
-			 name[0] ? name : "fdw");
-	snprintf(failure.hint, sizeof(failure.hint),
-			 "Install model_fdw with pip into a directory that setting \"model_fdw.python_path\" names.");
+			 "could not import Python package \"%s\"", name[0] ? name : "fdw");
+	snprintf(
+		failure.hint, sizeof(failure.hint),
+		"Install model_fdw with pip into a directory that setting \"model_fdw.python_path\" names.");
 	Py_XDECREF(type);
 	Py_XDECREF(value);
 	Py_XDECREF(traceback);
@@ -405,7 +409,7 @@ explain_missing_package(void)
 static void
 after_fork(void)
 {
-	sigset_t	mask = saved_mask;
+	sigset_t mask = saved_mask;
 
 	if (getppid() != PostmasterPid)
 		return;
@@ -423,8 +427,8 @@ after_fork(void)
 void
 model_python_preload(void)
 {
-	PyObject   *host;
-	PyObject   *result = NULL;
+	PyObject *host;
+	PyObject *result = NULL;
 
 #if PY_VERSION_HEX >= 0x030C0000
 	if (plpython_must_start())
@@ -465,9 +469,9 @@ model_python_preload(void)
 void
 model_python_start(void)
 {
-	PyObject   *host;
-	int			bound = -1;
-	bool		started;
+	PyObject *host;
+	int		  bound = -1;
+	bool	  started;
 
 	if (host_started)
 		return;
@@ -508,7 +512,7 @@ model_python_start(void)
 static PyObject *
 invoke(HostFunction function, PyObject *args)
 {
-	PyObject   *result = NULL;
+	PyObject *result = NULL;
 
 	if (args)
 		result = PyObject_Call(host_functions[function], args, NULL);
@@ -524,10 +528,10 @@ invoke(HostFunction function, PyObject *args)
  * Raises what it raises.
  */
 PyObject *
-model_python_call(HostFunction function, const char *format,...)
+model_python_call(HostFunction function, const char *format, ...)
 {
-	PyObject   *result;
-	va_list		values;
+	PyObject *result;
+	va_list	  values;
 
 	python_enter();
 	va_start(values, format);
@@ -543,8 +547,8 @@ model_python_call(HostFunction function, const char *format,...)
 PyObject *
 model_python_json(const char *json)
 {
-	PyObject   *result;
-	char	   *utf8 = pg_server_to_any(json, strlen(json), PG_UTF8);
+	PyObject *result;
+	char	 *utf8 = pg_server_to_any(json, strlen(json), PG_UTF8);
 
 	python_enter();
 	result = PyObject_CallFunction(json_loads, "s", utf8);
@@ -567,9 +571,9 @@ model_python_json(const char *json)
 static void
 event_wait(long timeout_ms)
 {
-	int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_POSTMASTER_DEATH;
-	volatile int rc = 0;
-	uint64		count;
+	int events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_POSTMASTER_DEATH;
+	volatile int   rc = 0;
+	uint64		   count;
 	PyThreadState *thread;
 
 	if (timeout_ms >= 0)
@@ -604,8 +608,8 @@ event_wait(long timeout_ms)
 static long
 poll_ticket(PyObject *ticket)
 {
-	PyObject   *result;
-	long		timeout_ms = -1;
+	PyObject *result;
+	long	  timeout_ms = -1;
 
 	python_enter();
 	result = invoke(HOST_POLL, Py_BuildValue("(O)", ticket));
@@ -625,7 +629,7 @@ poll_ticket(PyObject *ticket)
 PyObject *
 model_python_finish(PyObject *ticket)
 {
-	long		timeout_ms;
+	long timeout_ms;
 
 	/* an interrupt that came earlier must not wait for the first event */
 	CHECK_FOR_INTERRUPTS();
@@ -641,7 +645,7 @@ model_python_finish(PyObject *ticket)
 void
 model_python_drop(PyObject *object, HostFunction function)
 {
-	PyObject   *result;
+	PyObject *result;
 
 	if (object == NULL)
 		return;
@@ -682,7 +686,7 @@ model_python_release_buffers(Py_buffer *views, int nviews)
 void
 model_python_view(PyObject *object, Py_buffer *view)
 {
-	int			rc;
+	int rc;
 
 	python_enter();
 	rc = PyObject_GetBuffer(object, view, PyBUF_SIMPLE);

@@ -42,31 +42,31 @@
 /* the values of one input during a scan */
 typedef struct ScanValues
 {
-	Datum	   *values;
-	int			n;
-	int			next;			/* position in the cross product */
+	Datum *values;
+	int	   n;
+	int	   next; /* position in the cross product */
 } ScanValues;
 
 struct ModelScanState
 {
-	ModelTable *table;
-	ModelStream *stream;
-	ScanState  *ss;
-	List	   *exprs;			/* the plan's lists, see ScanExpr ... */
-	List	   *private;		/* ... and ScanPrivate */
-	AttrNumber	unbound;
-	ScanBarrier barrier;
-	int			ninputs;
-	AttrNumber *inputs;
-	bool	   *lists;
-	ScanValues *values;
-	List	   *value_states;	/* ExprStates */
-	ExprState  *before;
-	ExprState  *recheck;
-	List	   *outputs;		/* integers: attnums, in the stream's order */
-	MemoryContext context;		/* the values of this rescan */
-	bool		started;		/* have the values been computed? */
-	int			row;			/* next row of the current batch */
+	ModelTable	 *table;
+	ModelStream	 *stream;
+	ScanState	 *ss;
+	List		 *exprs;   /* the plan's lists, see ScanExpr ... */
+	List		 *private; /* ... and ScanPrivate */
+	AttrNumber	  unbound;
+	ScanBarrier	  barrier;
+	int			  ninputs;
+	AttrNumber	 *inputs;
+	bool		 *lists;
+	ScanValues	 *values;
+	List		 *value_states; /* ExprStates */
+	ExprState	 *before;
+	ExprState	 *recheck;
+	List		 *outputs; /* integers: attnums, in the stream's order */
+	MemoryContext context; /* the values of this rescan */
+	bool		  started; /* have the values been computed? */
+	int			  row;	   /* next row of the current batch */
 };
 
 /* ---- planning ---- */
@@ -75,9 +75,9 @@ struct ModelScanState
 static double
 estimate_rows(PlannerInfo *root, ModelBindings *bindings)
 {
-	double		rows = 1;
-	ListCell   *value;
-	ListCell   *list;
+	double	  rows = 1;
+	ListCell *value;
+	ListCell *list;
 
 	forboth(value, bindings->values, list, bindings->lists)
 		if (lfirst_int(list))
@@ -96,25 +96,26 @@ estimate_rows(PlannerInfo *root, ModelBindings *bindings)
 static void
 add_partition_bound(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
-	Relation	table = table_open(relid, NoLock);
-	List	   *bound = table->rd_rel->relispartition ?
-		RelationGetPartitionQual(table) : NIL;
-	ListCell   *cell;
+	Relation  table = table_open(relid, NoLock);
+	List	 *bound = table->rd_rel->relispartition
+		? RelationGetPartitionQual(table)
+		: NIL;
+	ListCell *cell;
 
 	table_close(table, NoLock);
 	bound = (List *) expression_planner((Expr *) bound);
 	ChangeVarNodes((Node *) bound, 1, rel->relid, 0);
 	foreach(cell, bound)
-		rel->baserestrictinfo = lappend(rel->baserestrictinfo,
-										make_simple_restrictinfo(root,
-																 lfirst(cell)));
+		rel->baserestrictinfo =
+			lappend(rel->baserestrictinfo,
+					make_simple_restrictinfo(root, lfirst(cell)));
 }
 
 /* FDW callback: describe the table and estimate its rows. */
 static void
 scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
-	ModelTable *table = model_table_of(rel, relid);
+	ModelTable	 *table = model_table_of(rel, relid);
 	ModelBindings bindings;
 
 	add_partition_bound(root, rel, relid);
@@ -131,7 +132,7 @@ scan_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 static bool
 reads_outer_query(Node *node, PlannerInfo *root)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (node == NULL)
 		return false;
@@ -150,8 +151,8 @@ reads_outer_query(Node *node, PlannerInfo *root)
 static ScanBarrier
 find_barrier(PlannerInfo *root, RelOptInfo *rel)
 {
-	Query	   *query = root->parse;
-	ListCell   *cell;
+	Query	 *query = root->parse;
+	ListCell *cell;
 
 	if (root->parent_root == NULL)
 		return BARRIER_NONE;
@@ -179,11 +180,11 @@ static void
 add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 			  Relids required)
 {
-	ModelTable *table = rel->fdw_private;
+	ModelTable	  *table = rel->fdw_private;
 	ModelBindings *kept = palloc(sizeof(ModelBindings));
-	double		rows = rel->rows;
-	Cost		startup = MODEL_REQUEST_COST;
-	ForeignPath *path;
+	double		   rows = rel->rows;
+	Cost		   startup = MODEL_REQUEST_COST;
+	ForeignPath	  *path;
 
 	*kept = *bindings;
 	kept->per_row = !bms_is_empty(required) ||
@@ -201,7 +202,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 		startup *= pow(0.9, bms_num_members(required));
 	path = create_foreignscan_path(root, rel, NULL, rows,
 #if PG_VERSION_NUM >= 180000
-								   bindings->unbound ? MODEL_UNBOUND_DISABLED : 0,
+								   bindings->unbound ? MODEL_UNBOUND_DISABLED
+													 : 0,
 #endif
 								   startup,
 								   startup * 1.01 + rows * table->row_cost,
@@ -212,8 +214,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 								   list_make1(kept));
 	/* as a whole inner side it would ask once per worker */
 	path->path.parallel_safe = false;
-	add_path(rel, model_is_adopted(rel) ? model_adopted_path(path) :
-			 (Path *) path);
+	add_path(rel,
+			 model_is_adopted(rel) ? model_adopted_path(path) : (Path *) path);
 }
 
 /*
@@ -223,8 +225,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 static void
 add_sources_without_models(PlannerInfo *root, Relids all, List **sources)
 {
-	Relids		others = bms_copy(all);
-	int			relid = -1;
+	Relids others = bms_copy(all);
+	int	   relid = -1;
 
 	while ((relid = bms_next_member(all, relid)) >= 0)
 	{
@@ -247,10 +249,10 @@ static List *
 join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 			 List **sources)
 {
-	List	   *candidates = list_copy(rel->joininfo);
-	List	   *clauses = NIL;
-	Relids		all = NULL;
-	ListCell   *cell;
+	List	 *candidates = list_copy(rel->joininfo);
+	List	 *clauses = NIL;
+	Relids	  all = NULL;
+	ListCell *cell;
 
 	for (int i = 0; i < table->ncolumns; i++)
 		if (table->columns[i].input)
@@ -262,7 +264,7 @@ join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 	foreach(cell, candidates)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
-		Relids		others;
+		Relids		  others;
 
 		if (!join_clause_is_movable_to(rinfo, rel))
 			continue;
@@ -283,23 +285,22 @@ join_clauses(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 static Relids
 connected_relations(PlannerInfo *root, RelOptInfo *model, int start)
 {
-	Relids		connected = bms_make_singleton(start);
-	bool		grown = true;
+	Relids connected = bms_make_singleton(start);
+	bool   grown = true;
 
 	while (grown)
 	{
-		int			relid = -1;
+		int relid = -1;
 
 		grown = false;
 		while ((relid = bms_next_member(root->all_baserels, relid)) >= 0)
 		{
-			int			other = -1;
+			int other = -1;
 
 			if (bms_is_member(relid, connected) || relid == (int) model->relid)
 				continue;
 			while ((other = bms_next_member(connected, other)) >= 0)
-				if (have_relevant_joinclause(root,
-											 find_base_rel(root, relid),
+				if (have_relevant_joinclause(root, find_base_rel(root, relid),
 											 find_base_rel(root, other)))
 				{
 					connected = bms_add_member(connected, relid);
@@ -321,7 +322,7 @@ static void
 request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
 {
 	PlaceHolderInfo *info;
-	int			first = bms_next_member(sources, -1);
+	int				 first = bms_next_member(sources, -1);
 
 	sources = bms_intersect(sources, root->all_baserels);
 	if (bms_num_members(sources) < 2 ||
@@ -346,8 +347,8 @@ static void
 add_parameterised_path(PlannerInfo *root, RelOptInfo *rel,
 					   ModelBindings *bindings, Relids sources, List **known)
 {
-	Relids		required = bms_union(sources, rel->lateral_relids);
-	ListCell   *cell;
+	Relids	  required = bms_union(sources, rel->lateral_relids);
+	ListCell *cell;
 
 	if (bms_is_empty(required))
 		return;
@@ -365,13 +366,14 @@ add_parameterised_path(PlannerInfo *root, RelOptInfo *rel,
 static Relids
 parent_sources(PlannerInfo *root, RelOptInfo *rel)
 {
-	Index		parent = root->append_rel_array[rel->relid]->parent_relid;
-	Relids		sources = NULL;
-	ListCell   *cell;
+	Index	  parent = root->append_rel_array[rel->relid]->parent_relid;
+	Relids	  sources = NULL;
+	ListCell *cell;
 
 	foreach(cell, find_base_rel(root, parent)->joininfo)
-		sources = bms_add_members(sources,
-								  lfirst_node(RestrictInfo, cell)->clause_relids);
+		sources =
+			bms_add_members(sources,
+							lfirst_node(RestrictInfo, cell)->clause_relids);
 	foreach(cell, root->eq_classes)
 	{
 		EquivalenceClass *class = lfirst(cell);
@@ -392,14 +394,14 @@ parent_sources(PlannerInfo *root, RelOptInfo *rel)
 static void
 scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
-	ModelTable *table = rel->fdw_private;
-	bool		member = rel->reloptkind == RELOPT_OTHER_MEMBER_REL;
+	ModelTable	 *table = rel->fdw_private;
+	bool		  member = rel->reloptkind == RELOPT_OTHER_MEMBER_REL;
 	ModelBindings bindings;
 	ModelBindings best;
-	List	   *sources = NIL;
-	List	   *known = NIL;
-	List	   *clauses;
-	ListCell   *cell;
+	List		 *sources = NIL;
+	List		 *known = NIL;
+	List		 *clauses;
+	ListCell	 *cell;
 
 	if (model_bind(root, rel, table, NULL, NIL, true, &bindings) && !member)
 	{
@@ -423,8 +425,7 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 			continue;
 		add_parameterised_path(root, rel, &bindings, bindings.relids, &known);
 		if (member)
-			add_parameterised_path(root, rel, &bindings, lfirst(cell),
-								   &known);
+			add_parameterised_path(root, rel, &bindings, lfirst(cell), &known);
 	}
 }
 
@@ -432,14 +433,14 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 static List *
 outputs_read(ModelTable *table, Bitmapset *attnums)
 {
-	List	   *outputs = NIL;
-	bool		whole = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber,
-									  attnums);
+	List *outputs = NIL;
+	bool  whole = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber,
+								attnums);
 
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		ModelColumn *column = &table->columns[i];
-		int			member = column->attnum - FirstLowInvalidHeapAttributeNumber;
+		int member = column->attnum - FirstLowInvalidHeapAttributeNumber;
 
 		if (!column->input && (whole || bms_is_member(member, attnums)))
 			outputs = lappend_int(outputs, column->attnum);
@@ -451,7 +452,7 @@ outputs_read(ModelTable *table, Bitmapset *attnums)
 static void
 refuse_system_columns(Bitmapset *attnums, bool member)
 {
-	int			attnum = -1;
+	int attnum = -1;
 
 	while ((attnum = bms_next_member(attnums, attnum)) >= 0)
 		model_refuse_system_column(attnum + FirstLowInvalidHeapAttributeNumber,
@@ -502,14 +503,14 @@ static ForeignScan *
 scan_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 		  List *tlist, List *clauses, Plan *outer_plan)
 {
-	List	   *quals;
-	List	   *exprs;
-	List	   *private;
+	List *quals;
+	List *exprs;
+	List *private;
 
 	model_scan_lists(root, rel, linitial(path->fdw_private), clauses, &quals,
 					 &exprs, &private);
-	return make_foreignscan(tlist, quals, rel->relid, exprs, private, NIL,
-							NIL, outer_plan);
+	return make_foreignscan(tlist, quals, rel->relid, exprs, private, NIL, NIL,
+							outer_plan);
 }
 
 /* Bring an expression on a partitioned table's columns to a partition. */
@@ -521,9 +522,9 @@ child_expressions(PlannerInfo *root, List *exprs, RelOptInfo *child)
 													  child,
 													  child->top_parent);
 #else
-	return (List *) adjust_appendrel_attrs_multilevel(root, (Node *) exprs,
-													  child->relids,
-													  child->top_parent_relids);
+	return (List *)
+		adjust_appendrel_attrs_multilevel(root, (Node *) exprs, child->relids,
+										  child->top_parent_relids);
 #endif
 }
 
@@ -557,9 +558,9 @@ ModelScanState *
 model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 {
 	ModelScanState *state = palloc0(sizeof(ModelScanState));
-	List	   *header = list_nth(private, SCAN_PRIVATE_HEADER);
-	List	   *inputs = list_nth(private, SCAN_PRIVATE_INPUTS);
-	List	   *lists = list_nth(private, SCAN_PRIVATE_LISTS);
+	List		   *header = list_nth(private, SCAN_PRIVATE_HEADER);
+	List		   *inputs = list_nth(private, SCAN_PRIVATE_INPUTS);
+	List		   *lists = list_nth(private, SCAN_PRIVATE_LISTS);
 
 	state->ss = ss;
 	state->exprs = exprs;
@@ -584,8 +585,7 @@ model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 	state->value_states = ExecInitExprList(list_nth(exprs, SCAN_EXPR_VALUES),
 										   &ss->ps);
 	state->before = ExecInitQual(list_nth(exprs, SCAN_EXPR_BEFORE), &ss->ps);
-	state->recheck = ExecInitQual(list_nth(exprs, SCAN_EXPR_RECHECK),
-								  &ss->ps);
+	state->recheck = ExecInitQual(list_nth(exprs, SCAN_EXPR_RECHECK), &ss->ps);
 	state->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "model scan values",
 										   ALLOCSET_SMALL_SIZES);
@@ -624,18 +624,18 @@ raise_unbound(ModelScanState *state)
 /* Sort positions by the values that they stand for, equal ones in order. */
 typedef struct SortContext
 {
-	Datum	   *values;
+	Datum		   *values;
 	TypeCacheEntry *type;
-	Oid			collation;
+	Oid				collation;
 } SortContext;
 
 static int
 compare_positions(const void *left, const void *right, void *arg)
 {
 	SortContext *context = arg;
-	int			l = *(const int *) left;
-	int			r = *(const int *) right;
-	int			order;
+	int			 l = *(const int *) left;
+	int			 r = *(const int *) right;
+	int			 order;
 
 	order = DatumGetInt32(FunctionCall2Coll(&context->type->cmp_proc_finfo,
 											context->collation,
@@ -678,12 +678,12 @@ remove_duplicates(Datum *values, int n, ModelColumn *column)
 static void
 read_list(ScanValues *values, Datum array, ModelColumn *column)
 {
-	int16		length;
-	bool		byval;
-	char		align;
-	bool	   *nulls;
-	int			n;
-	int			kept = 0;
+	int16 length;
+	bool  byval;
+	char  align;
+	bool *nulls;
+	int	  n;
+	int	  kept = 0;
 
 	get_typlenbyvalalign(column->typid, &length, &byval, &align);
 	deconstruct_array(DatumGetArrayTypeP(array), column->typid, length, byval,
@@ -698,10 +698,10 @@ read_list(ScanValues *values, Datum array, ModelColumn *column)
 static bool
 compute_values(ModelScanState *state)
 {
-	ExprContext *econtext = state->ss->ps.ps_ExprContext;
-	MemoryContext old;
-	bool		any = true;
-	ModelColumnContext context = {state->table->name, NULL};
+	ExprContext			*econtext = state->ss->ps.ps_ExprContext;
+	MemoryContext		 old;
+	bool				 any = true;
+	ModelColumnContext	 context = {state->table->name, NULL};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = model_column_error_context,
@@ -713,11 +713,11 @@ compute_values(ModelScanState *state)
 	old = MemoryContextSwitchTo(state->context);
 	for (int i = 0; i < state->ninputs; i++)
 	{
-		ScanValues *values = &state->values[i];
+		ScanValues	*values = &state->values[i];
 		ModelColumn *column = model_table_column(state->table,
 												 state->inputs[i]);
-		bool		isnull;
-		Datum		value;
+		bool		 isnull;
+		Datum		 value;
 
 		context.column = column->name;
 		value = ExecEvalExpr(list_nth(state->value_states, i), econtext,
@@ -730,8 +730,8 @@ compute_values(ModelScanState *state)
 			read_list(values, value, column);
 		else
 		{
-			int16		length;
-			bool		byval;
+			int16 length;
+			bool  byval;
 
 			get_typlenbyval(column->typid, &length, &byval);
 			values->values = palloc(sizeof(Datum));
@@ -753,7 +753,7 @@ fill_inputs(ModelScanState *state, TupleTableSlot *slot, int *positions)
 		   slot->tts_tupleDescriptor->natts * sizeof(bool));
 	for (int i = 0; i < state->ninputs; i++)
 	{
-		int			att = state->inputs[i] - 1;
+		int att = state->inputs[i] - 1;
 
 		slot->tts_values[att] = state->values[i].values[positions[i]];
 		slot->tts_isnull[att] = false;
@@ -778,12 +778,12 @@ static bool
 scan_fill(void *arg, ModelBatch *batch)
 {
 	ModelScanState *state = arg;
-	ModelStream *stream = state->stream;
-	ExprContext *econtext = state->ss->ps.ps_ExprContext;
+	ModelStream	   *stream = state->stream;
+	ExprContext	   *econtext = state->ss->ps.ps_ExprContext;
 	TupleTableSlot *slot = state->ss->ss_ScanTupleSlot;
-	int			n = state->ninputs;
-	Datum	   *datums;
-	int		   *positions;
+	int				n = state->ninputs;
+	Datum		   *datums;
+	int			   *positions;
 
 	if (!state->started && !compute_values(state))
 	{
@@ -794,7 +794,7 @@ scan_fill(void *arg, ModelBatch *batch)
 	datums = MemoryContextAlloc(batch->context, sizeof(Datum) * (n + 1));
 	positions = MemoryContextAllocHuge(batch->context,
 									   sizeof(int) * (Size) (n + 1) *
-									   stream->target);
+										   stream->target);
 	batch->rows = positions;
 	model_stream_reserve(stream, batch);
 	while (stream->nrows < stream->target &&
@@ -833,11 +833,11 @@ TupleTableSlot *
 model_scan_next(ModelScanState *state)
 {
 	TupleTableSlot *slot = state->ss->ss_ScanTupleSlot;
-	ExprContext *econtext = state->ss->ps.ps_ExprContext;
-	ModelBatch *batch;
-	ListCell   *cell;
-	int			output = 0;
-	int			row;
+	ExprContext	   *econtext = state->ss->ps.ps_ExprContext;
+	ModelBatch	   *batch;
+	ListCell	   *cell;
+	int				output = 0;
+	int				row;
 
 	ExecClearTuple(slot);
 	if (state->unbound)
@@ -851,14 +851,15 @@ model_scan_next(ModelScanState *state)
 			return slot;
 	}
 	row = state->row++;
-	fill_inputs(state, slot, (int *) batch->rows + (Size) row * state->ninputs);
+	fill_inputs(state, slot,
+				(int *) batch->rows + (Size) row * state->ninputs);
 	foreach(cell, state->outputs)
 	{
-		int			att = lfirst_int(cell) - 1;
+		int att = lfirst_int(cell) - 1;
 
-		slot->tts_values[att] =
-			model_stream_output(state->stream, batch, output++, row, econtext,
-								&slot->tts_isnull[att]);
+		slot->tts_values[att] = model_stream_output(state->stream, batch,
+													output++, row, econtext,
+													&slot->tts_isnull[att]);
 	}
 	return ExecStoreVirtualTuple(slot);
 }
@@ -872,7 +873,7 @@ bool
 model_scan_recheck(ModelScanState *state, TupleTableSlot *slot)
 {
 	ExprContext *econtext = state->ss->ps.ps_ExprContext;
-	bool		list = false;
+	bool		 list = false;
 
 	for (int i = 0; i < state->ninputs; i++)
 		list = list || state->lists[i];
@@ -913,27 +914,28 @@ model_scan_end(ModelScanState *state)
 void
 model_scan_explain(ModelScanState *state, ExplainState *es)
 {
-	PlanState  *planstate = &state->ss->ps;
+	PlanState *planstate = &state->ss->ps;
 
 	model_explain_table(state->table, es);
 	if (state->unbound)
 	{
 		ExplainPropertyText("Unbound Input",
-							model_table_column(state->table,
-											   state->unbound)->name, es);
+							model_table_column(state->table, state->unbound)
+								->name,
+							es);
 		return;
 	}
 	model_explain_bindings(state->table,
 						   list_nth(state->private, SCAN_PRIVATE_INPUTS),
-						   list_nth(state->exprs, SCAN_EXPR_VALUES),
-						   planstate, NIL, es);
+						   list_nth(state->exprs, SCAN_EXPR_VALUES), planstate,
+						   NIL, es);
 	if (state->table->batched &&
 		list_nth_int(list_nth(state->private, SCAN_PRIVATE_HEADER),
 					 SCAN_HEADER_PER_ROW))
 		ExplainPropertyText("Requests", "one per outer row", es);
 	model_explain_quals("Input Filter",
-						list_nth(state->exprs, SCAN_EXPR_BEFORE),
-						planstate, NIL, es);
+						list_nth(state->exprs, SCAN_EXPR_BEFORE), planstate,
+						NIL, es);
 	if (state->stream)
 		model_explain_counters(state->stream->counters,
 							   model_stream_server_times(state->stream), es);

@@ -27,8 +27,8 @@
 static void
 batch_release(ModelBatch *batch, int noutputs)
 {
-	PyObject   *ticket = batch->ticket;
-	PyObject   *result = batch->result;
+	PyObject *ticket = batch->ticket;
+	PyObject *result = batch->result;
 
 	batch->ticket = NULL;
 	batch->result = NULL;
@@ -63,8 +63,8 @@ model_stream_reset(ModelStream *stream)
 void
 model_stream_close(ModelStream *stream)
 {
-	PyObject   *session = stream->session;
-	PyObject   *ticket = stream->ticket;
+	PyObject *session = stream->session;
+	PyObject *ticket = stream->ticket;
 
 	model_stream_reset(stream);
 	stream->session = NULL;
@@ -108,8 +108,8 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 {
 	MemoryContext context = parent->state->es_query_cxt;
 	MemoryContext old = MemoryContextSwitchTo(context);
-	ModelStream *stream = palloc0(sizeof(ModelStream));
-	ListCell   *cell;
+	ModelStream	 *stream = palloc0(sizeof(ModelStream));
+	ListCell	 *cell;
 
 	stream->table = table;
 	stream->context = context;
@@ -125,7 +125,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 								  (list_length(outputs) + 1));
 	foreach(cell, outputs)
 	{
-		int			i = stream->noutputs++;
+		int i = stream->noutputs++;
 
 		stream->outputs[i] = planned_column(table, lfirst_int(cell), false);
 		model_conversion_init(&stream->conversions[i], stream->outputs[i],
@@ -139,8 +139,7 @@ model_stream_create(ModelTable *table, List *inputs, List *outputs,
 
 		batch->context = AllocSetContextCreate(context, "model batch",
 											   ALLOCSET_DEFAULT_SIZES);
-		batch->outputs = palloc0(sizeof(ModelOutput) *
-								 (stream->noutputs + 1));
+		batch->outputs = palloc0(sizeof(ModelOutput) * (stream->noutputs + 1));
 		for (int j = 0; j < stream->noutputs; j++)
 		{
 			batch->outputs[j].column = stream->outputs[j];
@@ -164,7 +163,7 @@ static PyObject *
 make_input_attnums(void *arg)
 {
 	ModelStream *stream = arg;
-	PyObject   *list = PyList_New(stream->ninputs);
+	PyObject	*list = PyList_New(stream->ninputs);
 
 	for (int i = 0; list && i < stream->ninputs; i++)
 		PyList_SetItem(list, i,
@@ -177,7 +176,7 @@ static PyObject *
 make_output_attnums(void *arg)
 {
 	ModelStream *stream = arg;
-	PyObject   *list = PyList_New(stream->noutputs);
+	PyObject	*list = PyList_New(stream->noutputs);
 
 	for (int i = 0; list && i < stream->noutputs; i++)
 		PyList_SetItem(list, i, PyLong_FromLong(stream->outputs[i]->attnum));
@@ -224,10 +223,9 @@ model_stream_server_times(ModelStream *stream)
 static void
 count_traffic(ModelStream *stream)
 {
-	PyObject   *result = model_python_call(HOST_TRAFFIC, "(O)",
-										   stream->session);
-	int64		sent = PyLong_AsLongLong(PyTuple_GetItem(result, 0));
-	int64		received = PyLong_AsLongLong(PyTuple_GetItem(result, 1));
+	PyObject *result = model_python_call(HOST_TRAFFIC, "(O)", stream->session);
+	int64	  sent = PyLong_AsLongLong(PyTuple_GetItem(result, 0));
+	int64	  received = PyLong_AsLongLong(PyTuple_GetItem(result, 1));
 
 	model_stream_count(stream, COUNT_BYTES_SENT,
 					   sent - stream->counters[COUNT_BYTES_SENT]);
@@ -241,16 +239,16 @@ static PyObject *
 make_kinds(void *arg)
 {
 	ModelStream *stream = arg;
-	int			n = stream->ninputs + stream->noutputs;
-	PyObject   *list = PyList_New(n);
+	int			 n = stream->ninputs + stream->noutputs;
+	PyObject	*list = PyList_New(n);
 
 	for (int i = 0; list && i < n; i++)
 	{
-		ModelColumn *column = i < stream->ninputs ?
-			stream->inputs[i].column :
-			stream->outputs[i - stream->ninputs];
-		char		kind[] = {'[', column->kind};
-		PyObject   *text;
+		ModelColumn *column = i < stream->ninputs
+			? stream->inputs[i].column
+			: stream->outputs[i - stream->ninputs];
+		char		 kind[] = {'[', column->kind};
+		PyObject	*text;
 
 		text = PyUnicode_FromStringAndSize(kind + !column->array,
 										   1 + column->array);
@@ -274,8 +272,8 @@ open_session(ModelStream *stream)
 	dict = model_python_json(model_table_json(table->relid, table->userid));
 	stream->ticket = model_python_call(HOST_OPEN, "(NO&O&O&)", dict,
 									   make_input_attnums, stream,
-									   make_output_attnums, stream,
-									   make_kinds, stream);
+									   make_output_attnums, stream, make_kinds,
+									   stream);
 	stream->session = model_python_finish(stream->ticket);
 	model_python_release(stream->ticket);
 	stream->ticket = NULL;
@@ -288,12 +286,11 @@ static PyObject *
 make_columns(void *arg)
 {
 	ModelStream *stream = arg;
-	PyObject   *list = PyList_New(stream->ninputs);
+	PyObject	*list = PyList_New(stream->ninputs);
 
 	for (int i = 0; list && i < stream->ninputs; i++)
 	{
-		PyObject   *view = model_input_view(&stream->inputs[i],
-											stream->nrows);
+		PyObject *view = model_input_view(&stream->inputs[i], stream->nrows);
 
 		if (view == NULL)
 			Py_CLEAR(list);
@@ -307,7 +304,7 @@ make_columns(void *arg)
 static void
 share_maximum(pg_atomic_uint64 *shared, uint64 value)
 {
-	uint64		known = pg_atomic_read_u64(shared);
+	uint64 known = pg_atomic_read_u64(shared);
 
 	while (known < value &&
 		   !pg_atomic_compare_exchange_u64(shared, &known, value))
@@ -343,8 +340,8 @@ model_stream_count(ModelStream *stream, ModelCounter counter, int64 value)
 static void
 count_time(ModelStream *stream, ModelCounter counter, instr_time *start)
 {
-	instr_time	now;
-	instr_time	passed;
+	instr_time now;
+	instr_time passed;
 
 	INSTR_TIME_SET_CURRENT(now);
 	passed = now;
@@ -399,11 +396,11 @@ fill_and_submit(ModelStream *stream, ModelFill fill, void *state)
 static void
 finish(ModelStream *stream, ModelBatch *batch)
 {
-	instr_time	start;
-	PyObject   *ticket;
+	instr_time start;
+	PyObject  *ticket;
 
 	if (batch->ticket == NULL)
-		return;					/* no row of it was to be sent */
+		return; /* no row of it was to be sent */
 	INSTR_TIME_SET_CURRENT(start);
 	batch->result = model_python_finish(batch->ticket);
 	ticket = batch->ticket;
@@ -500,7 +497,7 @@ fetch_plain(ModelOutput *output, int row)
 int
 model_stream_add(ModelStream *stream, Datum *values, ExprContext *econtext)
 {
-	int			row = stream->nrows;
+	int row = stream->nrows;
 
 	for (int i = 0; i < stream->ninputs; i++)
 	{
@@ -536,8 +533,8 @@ model_stream_reserve(ModelStream *stream, ModelBatch *batch)
 bool
 model_stream_full(ModelStream *stream, ModelBatch *batch)
 {
-	Size		limit = work_mem * (Size) 1024 / stream->nring;
-	Size		used = MemoryContextMemAllocated(batch->context, false) -
+	Size limit = work_mem * (Size) 1024 / stream->nring;
+	Size used = MemoryContextMemAllocated(batch->context, false) -
 		stream->reserved;
 
 	return stream->bytes + used > limit;

@@ -34,12 +34,12 @@
 /* the path of a Model Join that computes a subquery */
 typedef struct SubqueryPath
 {
-	CustomPath	path;
+	CustomPath	   path;
 	ModelJoinParts parts;
 } SubqueryPath;
 
 static create_upper_paths_hook_type previous_upper_hook = NULL;
-static set_rel_pathlist_hook_type previous_rel_hook = NULL;
+static set_rel_pathlist_hook_type	previous_rel_hook = NULL;
 
 static Plan *plan_subquery_join(PlannerInfo *root, RelOptInfo *rel,
 								CustomPath *path, List *tlist, List *clauses,
@@ -93,8 +93,8 @@ collect_aggregated(Node *node, List **subplans)
 		return false;
 	if (IsA(node, Aggref))
 	{
-		Aggref	   *aggref = (Aggref *) node;
-		ListCell   *cell;
+		Aggref	 *aggref = (Aggref *) node;
+		ListCell *cell;
 
 		if (aggref->aggfilter == NULL)
 			foreach(cell, aggref->args)
@@ -108,10 +108,10 @@ collect_aggregated(Node *node, List **subplans)
 /* what the mutator below replaces */
 typedef struct ArgumentContext
 {
-	SubPlan    *subplan;
-	Node	   *result;			/* of the subquery, for the test of an IN */
-	Index		from;			/* the model's varno in the subquery */
-	Index		to;				/* and in the outer query */
+	SubPlan *subplan;
+	Node	*result; /* of the subquery, for the test of an IN */
+	Index	 from;	 /* the model's varno in the subquery */
+	Index	 to;	 /* and in the outer query */
 } ArgumentContext;
 
 /*
@@ -125,8 +125,8 @@ use_arguments(Node *node, ArgumentContext *context)
 		return NULL;
 	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
 	{
-		ListCell   *id;
-		ListCell   *arg;
+		ListCell *id;
+		ListCell *arg;
 
 		forboth(id, context->subplan->parParam, arg, context->subplan->args)
 			if (lfirst_int(id) == ((Param *) node)->paramid)
@@ -138,7 +138,7 @@ use_arguments(Node *node, ArgumentContext *context)
 	}
 	if (IsA(node, Var) && ((Var *) node)->varno == context->from)
 	{
-		Var		   *var = (Var *) copyObject(node);
+		Var *var = (Var *) copyObject(node);
 
 		var->varno = context->to;
 		var->varnosyn = 0;
@@ -151,10 +151,10 @@ use_arguments(Node *node, ArgumentContext *context)
 static bool
 is_single_row_scan(Plan *plan, List **exprs, List **private)
 {
-	List	   *header;
+	List *header;
 
-	if (!model_scan_plan(plan, exprs, private) ||
-		plan->initPlan != NIL || list_length(plan->targetlist) != 1)
+	if (!model_scan_plan(plan, exprs, private) || plan->initPlan != NIL ||
+		list_length(plan->targetlist) != 1)
 		return false;
 	header = list_nth(*private, SCAN_PRIVATE_HEADER);
 	return list_nth_int(header, SCAN_HEADER_UNBOUND) == 0 &&
@@ -176,7 +176,7 @@ contains_subplan(Node *node, void *context)
 static RangeTblEntry *
 model_of_scan(PlannerInfo *subroot, Scan *scan)
 {
-	Index		relid = scan->scanrelid;
+	Index relid = scan->scanrelid;
 
 	if (relid >= subroot->simple_rel_array_size ||
 		!model_is_table(subroot->simple_rel_array[relid]))
@@ -210,14 +210,14 @@ add_range_table_entry(PlannerInfo *root, RangeTblEntry *entry)
 static bool
 split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 {
-	Scan	   *scan;
-	List	   *exprs;
-	List	   *private;
-	PlannerInfo *subroot;
-	RangeTblEntry *entry;
-	TargetEntry *answer;
+	Scan		   *scan;
+	List		   *exprs;
+	List		   *private;
+	PlannerInfo	   *subroot;
+	RangeTblEntry  *entry;
+	TargetEntry	   *answer;
 	ArgumentContext context;
-	List	   *header;
+	List		   *header;
 
 	if ((subplan->subLinkType != EXPR_SUBLINK &&
 		 subplan->subLinkType != ANY_SUBLINK) ||
@@ -247,12 +247,11 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 	parts->varno = context.to;
 	parts->jointype = JOIN_LEFT;
 	parts->attnums = list_nth(private, SCAN_PRIVATE_INPUTS);
-	parts->values = (List *)
-		use_arguments(list_nth(exprs, SCAN_EXPR_VALUES), &context);
-	parts->before = (List *)
-		use_arguments(list_nth(exprs, SCAN_EXPR_BEFORE), &context);
-	parts->after = (List *)
-		use_arguments((Node *) scan->plan.qual, &context);
+	parts->values = (List *) use_arguments(list_nth(exprs, SCAN_EXPR_VALUES),
+										   &context);
+	parts->before = (List *) use_arguments(list_nth(exprs, SCAN_EXPR_BEFORE),
+										   &context);
+	parts->after = (List *) use_arguments((Node *) scan->plan.qual, &context);
 	parts->subquery = subplan;
 	parts->answer = (Expr *) use_arguments((Node *) answer->expr, &context);
 	if (subplan->subLinkType == ANY_SUBLINK)
@@ -272,8 +271,8 @@ static Path *
 add_subquery_join(PlannerInfo *root, Path *outer, ModelJoinParts *parts)
 {
 	SubqueryPath *join = palloc0(sizeof(SubqueryPath));
-	Path	   *path = &join->path.path;
-	PathTarget *target = copy_pathtarget(outer->pathtarget);
+	Path		 *path = &join->path.path;
+	PathTarget	 *target = copy_pathtarget(outer->pathtarget);
 
 	add_column_to_pathtarget(target, (Expr *) parts->subquery, 0);
 	NodeSetTag(path, T_CustomPath);
@@ -314,11 +313,11 @@ has_subquery_join(Path *path, SubPlan *subplan)
 static Path *
 batch_subplans(PlannerInfo *root, Path *outer, List *subplans)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, subplans)
 	{
-		SubPlan    *subplan = lfirst_node(SubPlan, cell);
+		SubPlan		  *subplan = lfirst_node(SubPlan, cell);
 		ModelJoinParts parts;
 
 		if (!has_subquery_join(outer, subplan) &&
@@ -332,42 +331,41 @@ batch_subplans(PlannerInfo *root, Path *outer, List *subplans)
 static void
 batch_path(PlannerInfo *root, Path *path)
 {
-	List	   *subplans = NIL;
+	List *subplans = NIL;
 
 	switch (nodeTag(path))
 	{
 		case T_ProjectionPath:
-			{
-				ProjectionPath *projection = (ProjectionPath *) path;
+		{
+			ProjectionPath *projection = (ProjectionPath *) path;
 
-				collect_subplans((Node *) path->pathtarget->exprs, &subplans);
-				projection->subpath = batch_subplans(root, projection->subpath,
-													 subplans);
-				break;
-			}
+			collect_subplans((Node *) path->pathtarget->exprs, &subplans);
+			projection->subpath = batch_subplans(root, projection->subpath,
+												 subplans);
+			break;
+		}
 		case T_AggPath:
-			{
-				AggPath    *agg = (AggPath *) path;
+		{
+			AggPath *agg = (AggPath *) path;
 
-				if (DO_AGGSPLIT_COMBINE(agg->aggsplit))
-					break;
-				collect_aggregated((Node *) path->pathtarget->exprs,
-								   &subplans);
-				agg->subpath = batch_subplans(root, agg->subpath, subplans);
+			if (DO_AGGSPLIT_COMBINE(agg->aggsplit))
 				break;
-			}
+			collect_aggregated((Node *) path->pathtarget->exprs, &subplans);
+			agg->subpath = batch_subplans(root, agg->subpath, subplans);
+			break;
+		}
 		case T_AppendPath:
 		case T_MergeAppendPath:
-			{
-				List	   *subpaths = IsA(path, AppendPath) ?
-					((AppendPath *) path)->subpaths :
-					((MergeAppendPath *) path)->subpaths;
-				ListCell   *cell;
+		{
+			List	 *subpaths = IsA(path, AppendPath)
+				? ((AppendPath *) path)->subpaths
+				: ((MergeAppendPath *) path)->subpaths;
+			ListCell *cell;
 
-				foreach(cell, subpaths)
-					batch_path(root, lfirst(cell));
-				break;
-			}
+			foreach(cell, subpaths)
+				batch_path(root, lfirst(cell));
+			break;
+		}
 		case T_SortPath:
 		case T_IncrementalSortPath:
 			batch_path(root, ((SortPath *) path)->subpath);
@@ -387,7 +385,7 @@ batch_path(PlannerInfo *root, Path *path)
 static bool
 may_batch(PlannerInfo *root)
 {
-	Query	   *query = root->parse;
+	Query *query = root->parse;
 
 	return model_fdw_enable_model_join && query->hasSubLinks &&
 		root->glob->subplans != NIL && query->limitCount == NULL &&
@@ -399,7 +397,7 @@ static void
 upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
 		   RelOptInfo *output_rel, void *extra)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (previous_upper_hook)
 		previous_upper_hook(root, stage, input_rel, output_rel, extra);
@@ -419,16 +417,16 @@ upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
 static List *
 conditions_with_subplans(RelOptInfo *rel, List **subplans)
 {
-	List	   *conditions = NIL;
-	Index		level = rel->baserestrict_min_security;
-	ListCell   *cell;
+	List	 *conditions = NIL;
+	Index	  level = rel->baserestrict_min_security;
+	ListCell *cell;
 
 	foreach(cell, rel->baserestrictinfo)
 		level = Max(level, lfirst_node(RestrictInfo, cell)->security_level);
 	foreach(cell, rel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
-		int			known = list_length(*subplans);
+		int			  known = list_length(*subplans);
 
 		if (rinfo->security_level < level)
 			continue;
@@ -449,11 +447,11 @@ target_with_conditions(PlannerInfo *root, RelOptInfo *rel, List *conditions)
 {
 	PathTarget *target = copy_pathtarget(rel->reltarget);
 
-	add_new_columns_to_pathtarget(target,
-								  pull_var_clause((Node *) conditions,
-												  PVC_RECURSE_AGGREGATES |
-												  PVC_RECURSE_WINDOWFUNCS |
-												  PVC_INCLUDE_PLACEHOLDERS));
+	add_new_columns_to_pathtarget(
+		target,
+		pull_var_clause((Node *) conditions,
+						PVC_RECURSE_AGGREGATES | PVC_RECURSE_WINDOWFUNCS |
+							PVC_INCLUDE_PLACEHOLDERS));
 	return set_pathtarget_cost_width(root, target);
 }
 
@@ -465,10 +463,9 @@ static Path *
 batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
 				 PathTarget *target, List *conditions, List *subplans)
 {
-	Path	   *outer = (Path *) create_projection_path(root, rel, path,
-														target);
-	Path	   *joined;
-	QualCost	cost;
+	Path	*outer = (Path *) create_projection_path(root, rel, path, target);
+	Path	*joined;
+	QualCost cost;
 
 	/* that function expects to be used above all joins only */
 	outer->param_info = path->param_info;
@@ -480,7 +477,8 @@ batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
 	/* what the subqueries would have cost, one request per row */
 	cost_qual_eval(&cost, conditions, root);
 	joined->total_cost = Max(joined->startup_cost,
-							 joined->total_cost - cost.per_tuple * rel->tuples);
+							 joined->total_cost -
+								 cost.per_tuple * rel->tuples);
 	return joined;
 }
 

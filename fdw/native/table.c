@@ -74,11 +74,11 @@ model_is_member(RelOptInfo *rel)
 static bool
 has_handler(Oid wrapperid, const char *symbol)
 {
-	Oid			handler = GetForeignDataWrapper(wrapperid)->fdwhandler;
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
-	bool		result;
-	bool		isnull;
-	Datum		source;
+	Oid		  handler = GetForeignDataWrapper(wrapperid)->fdwhandler;
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
+	bool	  result;
+	bool	  isnull;
+	Datum	  source;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
@@ -94,13 +94,13 @@ has_handler(Oid wrapperid, const char *symbol)
 bool
 model_is_server(Oid wrapperid, List *options)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (has_handler(wrapperid, "model_fdw_handler"))
 		return true;
 	foreach(cell, options)
 	{
-		DefElem    *option = lfirst_node(DefElem, cell);
+		DefElem *option = lfirst_node(DefElem, cell);
 
 		if (strcmp(option->defname, "wrapper") == 0 &&
 			strcmp(defGetString(option), "fdw.ModelFdw") == 0)
@@ -156,17 +156,16 @@ model_refuse_system_column(AttrNumber attnum, bool member)
 char *
 model_table_json(Oid relid, Oid userid)
 {
-	ForeignTable *table = GetForeignTable(relid);
-	LOCKMODE	lockmode = IsParallelWorker() ? AccessShareLock : NoLock;
-	Relation	rel = table_open(relid, lockmode);
-	TupleDesc	desc = RelationGetDescr(rel);
-	const char *separator = "";
+	ForeignTable  *table = GetForeignTable(relid);
+	LOCKMODE	   lockmode = IsParallelWorker() ? AccessShareLock : NoLock;
+	Relation	   rel = table_open(relid, lockmode);
+	TupleDesc	   desc = RelationGetDescr(rel);
+	const char	  *separator = "";
 	StringInfoData json;
 
 	initStringInfo(&json);
 	appendStringInfo(&json, "{\"oid\": %u, \"schema\": ", relid);
-	model_json_string(&json,
-					  get_namespace_name(RelationGetNamespace(rel)));
+	model_json_string(&json, get_namespace_name(RelationGetNamespace(rel)));
 	appendStringInfoString(&json, ", \"name\": ");
 	model_json_string(&json, RelationGetRelationName(rel));
 	appendStringInfoString(&json, ", \"options\": ");
@@ -189,8 +188,7 @@ model_table_json(Oid relid, Oid userid)
 		appendStringInfoString(&json, ", \"type\": ");
 		model_json_string(&json, format_type_be(getBaseType(att->atttypid)));
 		appendStringInfoString(&json, ", \"options\": ");
-		model_json_options(&json,
-						   GetForeignColumnOptions(relid, att->attnum));
+		model_json_options(&json, GetForeignColumnOptions(relid, att->attnum));
 		appendStringInfoChar(&json, '}');
 		separator = ", ";
 	}
@@ -206,10 +204,10 @@ model_table_json(Oid relid, Oid userid)
 ModelMisfit *
 model_equality_misfit(ModelColumn *column, const char *table)
 {
-	Oid			base = getBaseType(column->typid);
-	Oid			element = get_element_type(base);
-	char	   *type = format_type_be(OidIsValid(element) ?
-									  getBaseType(element) : base);
+	Oid	  base = getBaseType(column->typid);
+	Oid	  element = get_element_type(base);
+	char *type = format_type_be(OidIsValid(element) ? getBaseType(element)
+													: base);
 	ModelMisfit *misfit = palloc(sizeof(ModelMisfit));
 
 	misfit->sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
@@ -218,9 +216,11 @@ model_equality_misfit(ModelColumn *column, const char *table)
 	if (strcmp(type, "character") == 0 || strcmp(type, "citext") == 0 ||
 		pg_str_endswith(type, ".citext"))
 	{
-		misfit->message = psprintf("input column \"%s\" of foreign table \"%s\" cannot have type %s",
-								   column->name, table, format_type_be(base));
-		misfit->detail = "Its equality ignores differences that the model would see.";
+		misfit->message = psprintf(
+			"input column \"%s\" of foreign table \"%s\" cannot have type %s",
+			column->name, table, format_type_be(base));
+		misfit->detail =
+			"Its equality ignores differences that the model would see.";
 		misfit->type = OidIsValid(element) ? "text[]" : "text";
 		misfit->hint = psprintf("Use type %s.", misfit->type);
 		return misfit;
@@ -228,8 +228,9 @@ model_equality_misfit(ModelColumn *column, const char *table)
 	if (OidIsValid(column->collation) &&
 		!get_collation_isdeterministic(column->collation))
 	{
-		misfit->message = psprintf("input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
-								   column->name, table);
+		misfit->message = psprintf(
+			"input column \"%s\" of foreign table \"%s\" cannot have a nondeterministic collation",
+			column->name, table);
 		misfit->detail = NULL;
 		misfit->type = psprintf("%s COLLATE pg_catalog.\"C\"",
 								format_type_with_typemod(column->typid,
@@ -256,17 +257,15 @@ void
 model_read_column(ModelColumn *column, TupleDesc desc, PyObject *entry)
 {
 	Form_pg_attribute att;
-	char	   *kind = model_python_string(PyTuple_GetItem(entry, 2));
+	char			 *kind = model_python_string(PyTuple_GetItem(entry, 2));
 
 	column->attnum = PyLong_AsLong(PyTuple_GetItem(entry, 0));
-	column->input =
-		*model_python_string(PyTuple_GetItem(entry, 1)) == 'i';
+	column->input = *model_python_string(PyTuple_GetItem(entry, 1)) == 'i';
 	column->array = *kind == '[';
 	column->kind = kind[column->array];
 	column->optional = PyObject_IsTrue(PyTuple_GetItem(entry, 3));
 	if (column->attnum < 1 || column->attnum > desc->natts)
-		elog(ERROR, "column %d of a model table is not known",
-			 column->attnum);
+		elog(ERROR, "column %d of a model table is not known", column->attnum);
 	att = TupleDescAttr(desc, column->attnum - 1);
 	column->name = pstrdup(NameStr(att->attname));
 	column->typid = att->atttypid;
@@ -279,8 +278,8 @@ model_read_column(ModelColumn *column, TupleDesc desc, PyObject *entry)
 static void
 read_description(ModelTable *table, PyObject *description)
 {
-	PyObject   *columns = PyTuple_GetItem(description, 0);
-	Relation	rel = table_open(table->relid, NoLock);
+	PyObject	*columns = PyTuple_GetItem(description, 0);
+	Relation	 rel = table_open(table->relid, NoLock);
 	ModelMisfit *misfit;
 
 	table->name = pstrdup(RelationGetRelationName(rel));
@@ -315,14 +314,15 @@ model_table_describe(Oid relid, Oid userid)
 {
 	ModelTable *table = palloc0(sizeof(ModelTable));
 	PyObject   *ticket;
-	PyObject   *volatile description = NULL;
+	PyObject *volatile description = NULL;
 
 	table->relid = relid;
 	table->userid = OidIsValid(userid) ? userid : GetUserId();
 	model_python_start();
-	ticket = model_python_call(HOST_DESCRIBE, "(N)",
-							   model_python_json(model_table_json(relid,
-																  table->userid)));
+	ticket =
+		model_python_call(HOST_DESCRIBE, "(N)",
+						  model_python_json(model_table_json(relid,
+															 table->userid)));
 	PG_TRY();
 	{
 		description = model_python_finish(ticket);
