@@ -414,6 +414,8 @@ after_fork(void)
 	if (getppid() != PostmasterPid)
 		return;
 	python_enter();
+	/* both halves: from 3.13 on, the second releases what the first takes */
+	PyOS_BeforeFork();
 	PyOS_AfterFork_Child();
 	python_leave();
 	saved_mask = mask;
