@@ -16,7 +16,8 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts test-matrix test-chroot peers lint bench build install postgres clean
+.PHONY: help demo up down psql test test-asserts test-matrix test-chroot peers lint bench build install uninstall \
+	postgres clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -58,7 +59,10 @@ build: ## install and build everything, start nothing
 	@$(DEV) build
 
 install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
-	@$(DEV) install "$(PG_CONFIG)"
+	@DESTDIR="$(DESTDIR)" $(DEV) install "$(PG_CONFIG)"
+
+uninstall: ## remove what "make install" has installed: PG_CONFIG=... PYTHON=...
+	@$(DEV) uninstall "$(PG_CONFIG)"
 
 postgres: ## get a PostgreSQL that the machine does not have, for PG_CONFIG=... (VERSION)
 	@$(DEV) postgres "$(VERSION)"

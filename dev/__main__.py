@@ -14,7 +14,7 @@ from types import FrameType
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed, {sys.executable} is older: make PYTHON=/path/to/python3")
 
-from dev import build, checks, debian, environments, matrix, models, prerequisites, source, up
+from dev import build, checks, debian, environments, install, matrix, models, prerequisites, source, up
 from dev.demo import demo
 from dev.places import CHECKOUT, Places, find_places, tool_environment
 from dev.screen import Failure, say, step
@@ -126,13 +126,24 @@ def run_bench(places: Places, arguments: Sequence[str]) -> int:
 
 def run_install(places: Places, arguments: Sequence[str]) -> int:
     """Install into the PostgreSQL whose pg_config is the argument."""
+    install.install(find_pg_config(arguments), Path(sys.executable))
+    return 0
+
+
+def run_uninstall(places: Places, arguments: Sequence[str]) -> int:
+    """Remove what was installed."""
+    install.uninstall(find_pg_config(arguments), Path(sys.executable))
+    return 0
+
+
+def find_pg_config(arguments: Sequence[str]) -> Path:
+    """Find the program that the only argument names."""
     if len(arguments) != 1 or not arguments[0]:
-        raise Failure("PG_CONFIG is not set", hint="make install PG_CONFIG=/path/to/pg_config")
+        raise Failure("PG_CONFIG is not set", hint="PG_CONFIG=/path/to/pg_config")
     pg_config = shutil.which(arguments[0])
     if pg_config is None:
         raise Failure(f'"{arguments[0]}" is not a program', hint="PG_CONFIG=/path/to/pg_config")
-    build.install(Path(pg_config), Path(sys.executable))
-    return 0
+    return Path(pg_config).absolute()
 
 
 def run_clean(places: Places, arguments: Sequence[str]) -> int:
@@ -160,6 +171,7 @@ TARGETS: dict[str, Target] = {
     "lint": run_lint,
     "bench": run_bench,
     "install": run_install,
+    "uninstall": run_uninstall,
     "postgres": run_postgres,
     "clean": run_clean,
 }

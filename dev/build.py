@@ -1,4 +1,4 @@
-"""Build the C library and the Python package in copies of the sources, and install both.
+"""Build the C library and the Python package in copies of the sources, and install both for the development.
 
 The checkout stays clean, and every PostgreSQL has objects of its own.
 """
@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,10 @@ from dev.screen import Failure, run_logged, step
 NATIVE = ("fdw/native", "sql")
 PACKAGE = ("fdw", "sql", "setup.py", "pyproject.toml", "README.md")
 PRODUCTS = {".o", ".so", ".bc"}
-PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql", "pg_config", "pg_dump", "pg_restore")
+PROGRAMS = (
+    *("postgres", "initdb", "psql", "pg_config", "pg_ctl", "pg_controldata", "pg_resetwal", "vacuumdb"),
+    *("pg_dump", "pg_dumpall", "pg_restore", "pg_upgrade"),
+)
 
 
 def build(places: Places) -> None:
@@ -148,36 +150,8 @@ def install_package(build: Path, log: Path, python: Path, options: Sequence[str]
     shutil.rmtree(target, ignore_errors=True)
     mirror(package_files(), target)
     run_logged(
-        [python, "-m", "pip", "install", "--no-input", "--force-reinstall", *options, target],
+        [python, "-m", "pip", "install", "--no-input", *options, target],
         log,
         "could not install the Python package",
         environment=tool_environment(),
     )
-
-
-def install(pg_config: Path, python: Path) -> None:
-    """Install into a PostgreSQL and a Python that are already there.
-
-    Nothing is written into the checkout, so that "sudo make install" leaves no file of root's in it.
-    """
-    refuse_managed(python)
-    build = Path(tempfile.mkdtemp(prefix="model_fdw-install-"))
-    with step(f"building the C library for {pg_config}"):
-        make_native(build, build / "native.log", pg_config, python, [], "all", "install")
-    with step(f"installing the Python package and what it needs for {python}"):
-        install_package(build, build / "package.log", python, [])
-    shutil.rmtree(build)
-
-
-def refuse_managed(python: Path) -> None:
-    """Refuse an interpreter whose packages belong to the system's package manager (PEP 668)."""
-    check = (
-        "import os, sys, sysconfig\n"
-        "marker = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
-        "sys.exit(sys.prefix == sys.base_prefix and os.path.exists(marker))"
-    )
-    if subprocess.run([python, "-I", "-c", check], check=False).returncode != 0:
-        raise Failure(
-            f"the packages of {python} belong to the system's package manager",
-            hint="python3 -m venv /opt/model_fdw && make install PG_CONFIG=... PYTHON=/opt/model_fdw/bin/python",
-        )

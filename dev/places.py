@@ -22,7 +22,7 @@ UNPRIVILEGED = "nobody"
 POSTGRES_VARIABLE = "MODEL_FDW_PG_CONFIG"
 # Of the caller's environment, what would redirect the tools that are run here: another server's PGPORT,
 # another interpreter's PYTHONPATH, the variables of the make that called us.
-REDIRECTING = ("PG", "PYTHON", "MAKE", "MFLAGS", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+REDIRECTING = ("PG", "PYTHON", "MAKE", "MFLAGS", "DESTDIR", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,14 @@ def has_libstdcxx() -> bool:
     return True
 
 
-PREREQUISITES = (
+BUILDING = (
     Prerequisite("a C compiler", "gcc libc6-dev", "gcc", lambda: bool(shutil.which("gcc"))),
     Prerequisite("make", "make", "make", lambda: bool(shutil.which("make"))),
     Prerequisite("the Python headers", "python3-dev", "python3-devel", has_headers),
     Prerequisite("the shared libpython", "python3-dev", "python3-devel", has_libpython),
+)
+PREREQUISITES = (
+    *BUILDING,
     Prerequisite(
         "Python's venv module",
         "python3-venv",
@@ -66,13 +69,28 @@ PREREQUISITES = (
 
 
 def check(account: Account) -> None:
-    """Raise a failure that names every missing package at once."""
+    """Check for what development needs."""
     check_machine()
-    missing = [item for item in PREREQUISITES if not item.present()]
+    check_present(PREREQUISITES)
+    check_interpreter(account, base_python())
+
+
+def check_building() -> None:
+    """Check for what the C library needs to be built."""
+    if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        raise Failure(
+            f"{sys.executable} has no shared libpython to embed",
+            hint="use a Python that was built with --enable-shared, such as a virtual environment of /usr/bin/python3",
+        )
+    check_present(BUILDING)
+
+
+def check_present(prerequisites: Sequence[Prerequisite]) -> None:
+    """Raise a failure that names every missing package at once."""
+    missing = [item for item in prerequisites if not item.present()]
     if missing:
         names = ", ".join(item.name for item in missing)
         raise Failure(f"{names}: not found (Python: {sys.executable})", hint=install_hint(missing))
-    check_interpreter(account, base_python())
 
 
 def check_machine() -> None:
