@@ -1,7 +1,7 @@
 # The front door: every target prepares what it needs. "make" alone lists them.
 #   PYTHON   the interpreter to embed and to build with (default: the system's)
 #   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
-#   VERSION  which PostgreSQL of Debian's archive: 15, 17 or 18
+#   VERSION  which PostgreSQL "make test-asserts" builds: 15, 17 or 18
 #   VERSIONS  which PostgreSQLs "make test-matrix" takes: VERSIONS="15 17"
 #   PG_CONFIG  another PostgreSQL than the embedded 16, for test, bench, up, ...; they use a copy of it
 
@@ -16,8 +16,8 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts test-matrix test-chroot peers lint bench build install uninstall \
-	postgres clean
+.PHONY: help demo up down psql test test-asserts test-valgrind test-matrix test-chroot peers lint bench build install uninstall \
+	clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ test: ## run all tests (ARGS)
 
 test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (VERSION, ARGS)
 	@$(DEV) test-asserts "$(VERSION)" $(ARGS)
+
+test-valgrind: ## run some of the tests on that PostgreSQL under valgrind (VERSION, ARGS)
+	@$(DEV) test-valgrind "$(VERSION)" $(ARGS)
 
 test-matrix: ## run the SQL and integration tests on each PostgreSQL from 14 to 18 (VERSIONS, ARGS)
 	@$(DEV) test-matrix "$(VERSIONS)" $(ARGS)
@@ -63,9 +66,6 @@ install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
 
 uninstall: ## remove what "make install" has installed: PG_CONFIG=... PYTHON=...
 	@$(DEV) uninstall "$(PG_CONFIG)"
-
-postgres: ## get a PostgreSQL that the machine does not have, for PG_CONFIG=... (VERSION)
-	@$(DEV) postgres "$(VERSION)"
 
 clean: ## stop the servers and remove all state
 	@$(DEV) clean

@@ -14,7 +14,7 @@ from types import FrameType
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed, {sys.executable} is older: make PYTHON=/path/to/python3")
 
-from dev import build, checks, debian, environments, install, matrix, models, prerequisites, source, up
+from dev import build, checks, environments, install, matrix, models, prerequisites, source, up, valgrind
 from dev.demo import demo
 from dev.places import CHECKOUT, Places, find_places, tool_environment
 from dev.screen import Failure, say, step
@@ -76,25 +76,30 @@ def run_test(places: Places, arguments: Sequence[str]) -> int:
     return checks.run_tests(places, arguments)
 
 
-def run_postgres(places: Places, arguments: Sequence[str]) -> int:
-    """Get a version of PostgreSQL and say where it is."""
-    say(str(get_postgres(places, arguments[0], debian.unpack)))
-    return 0
-
-
 def run_test_asserts(places: Places, arguments: Sequence[str]) -> int:
     """Run the tests on a version of PostgreSQL with asserts, the first argument."""
-    pg_config = get_postgres(places, arguments[0], source.build_with_asserts)
+    pg_config = get_asserts(places, arguments[0])
     return run_test(replace(places, postgres=pg_config), arguments[1:])
 
 
-def get_postgres(places: Places, version: str, get: Callable[[Places, int], Path]) -> Path:
-    """Get a version of PostgreSQL from Debian's archive; return its pg_config."""
+def run_test_valgrind(places: Places, arguments: Sequence[str]) -> int:
+    """Run some tests on a version of PostgreSQL under valgrind, the first argument."""
+    pg_config = get_asserts(places, arguments[0])
+    if problem := valgrind.missing(pg_config):
+        raise Failure(problem, hint="apt-get install valgrind")
+    os.environ[valgrind.VARIABLE] = "1"
+    places = replace(places, postgres=pg_config)
+    prepare(places)
+    return checks.run_tests(places, arguments[1:], valgrind.TESTS)
+
+
+def get_asserts(places: Places, version: str) -> Path:
+    """Build a version of PostgreSQL with asserts, unless it is there; return its pg_config."""
     if not version.isdecimal():
         raise Failure(f'"{version}" is not a version of PostgreSQL', hint="VERSION=15")
     places.create()
     with places.locked():
-        return get(places, int(version))
+        return source.build_with_asserts(places, int(version))
 
 
 def run_test_matrix(places: Places, arguments: Sequence[str]) -> int:
@@ -166,13 +171,13 @@ TARGETS: dict[str, Target] = {
     "psql": run_psql,
     "test": run_test,
     "test-asserts": run_test_asserts,
+    "test-valgrind": run_test_valgrind,
     "test-matrix": run_test_matrix,
     "peers": run_peers,
     "lint": run_lint,
     "bench": run_bench,
     "install": run_install,
     "uninstall": run_uninstall,
-    "postgres": run_postgres,
     "clean": run_clean,
 }
 

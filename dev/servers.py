@@ -33,6 +33,7 @@ HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 ATTEMPTS = 3
 POSTGRES_START_S = 60
+SLOWDOWN = 10  # of a server that runs under a tool
 TRITON_START_S = 120
 POLL_S = 0.05
 
@@ -102,6 +103,7 @@ class Postgres:
     end, by default.
     settings: configuration parameters in addition to SETTINGS.
     variables: of the server's environment, in addition to the usual ones.
+    under: the command that runs the server, a tool that looks for errors in it, say.
     name: the name of the log in .run/log.
     """
 
@@ -112,6 +114,7 @@ class Postgres:
         data: Path | None = None,
         settings: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
         name: str = "postgres",
         places: Places | None = None,
     ) -> None:
@@ -120,6 +123,7 @@ class Postgres:
         self.bindir = bindir or self.places.bindir
         self.settings = {**SETTINGS, **(settings or {})}
         self.variables = dict(variables or {})
+        self.under = tuple(under)
         self.host, self.user, self.port = HOST, SUPERUSER, 0
         self.log = self.places.log / f"{name}.log"
         self.running: Running | None = None
@@ -152,7 +156,7 @@ class Postgres:
         }
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         self.running = launch(
-            [self.bindir / "postgres", "-D", self.data, *options],
+            [*self.under, self.bindir / "postgres", "-D", self.data, *options],
             account=account,
             environment=server_environment(self.socket_directory, **self.variables),
             directory=self.socket_directory,
@@ -161,7 +165,8 @@ class Postgres:
             leftovers=self._leftovers(),
         )
         self._tie()
-        await_ready(self.running, self._is_ready, POSTGRES_START_S, "PostgreSQL", self.log)
+        timeout_s = POSTGRES_START_S * (SLOWDOWN if self.under else 1)
+        await_ready(self.running, self._is_ready, timeout_s, "PostgreSQL", self.log)
         self.port = ports[0]
 
     def _tie(self) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dev import multicorn
+from dev import multicorn, valgrind
 from dev.servers import Postgres, Triton, default_places
 
 DATABASE = "test"
@@ -168,22 +168,35 @@ def living_servers() -> None:
 
 @contextlib.contextmanager
 def run_postgres(name: str, host: str = NATIVE) -> Iterator[Postgres]:
-    """Run a PostgreSQL that has a host; look for crashes in its log when it has stopped."""
+    """Run a PostgreSQL that has a host; look for crashes, and for what valgrind found, when it has stopped."""
     settings = {
         "log_error_verbosity": "verbose",  # with SQLSTATEs
         "max_prepared_transactions": "2",
         "deadlock_timeout": "1min",
     }
-    if host == NATIVE:
-        postgres = Postgres(settings=settings, name=f"{name}-postgres")
-    else:
+    if host != NATIVE:
         places = multicorn.find_multicorn(default_places()) or pytest.skip(multicorn.NOT_FOUND)
         postgres = multicorn.multicorn_postgres(places, settings=settings, name=f"{name}-postgres")
+    elif valgrind.is_wanted():
+        reports = valgrind.new_reports(default_places(), name)
+        # Preloaded, so that Python is started once, not slowly in each session.
+        settings["shared_preload_libraries"] = "model_fdw"
+        postgres = Postgres(
+            settings=settings,
+            variables=valgrind.ENVIRONMENT,
+            under=valgrind.command(reports),
+            name=f"{name}-postgres",
+        )
+    else:
+        postgres = Postgres(settings=settings, name=f"{name}-postgres")
     with postgres:
         yield postgres
     crashes = CRASHES if host == NATIVE else MULTICORN_CRASHES
     found = [line for line in postgres.log.read_text(errors="replace").splitlines() if crashes.search(line)]
     assert not found, f"{postgres.log}:\n" + "\n".join(found)
+    if postgres.under:
+        errors = [str(error) for error in valgrind.read_errors(reports) if error.is_ours]
+        assert not errors, f"{reports}:\n" + "\n".join(errors)
 
 
 @contextlib.contextmanager
