@@ -22,6 +22,7 @@ from pathlib import Path
 import psycopg
 from tritonclient.grpc import InferenceServerClient
 
+from bench.idle import compare_idle
 from bench.measure import Meter, Rate, Route, Run, serial_limit
 from bench.multicorn import multicorn
 from bench.payloads import compare_payloads
@@ -50,6 +51,7 @@ from dev.places import CHECKOUT
 from dev.screen import Failure, say, step
 
 SAMPLE = 5_000
+IDLE_TURNS, IDLE_TURN_S = 11, 1
 PAYLOAD_ROWS = 100_000
 LARGE_BATCH = 16384
 QUICK_ROWS, QUICK_RUNS = 100_000, 1
@@ -74,6 +76,7 @@ class Options:
     sweeps: bool
     full: bool
     markdown: bool
+    only_idle: bool
     plpython: list[Path]
     spark_python: Path
 
@@ -88,6 +91,7 @@ def parse() -> Options:
         "--sweeps", action=argparse.BooleanOptionalAction, default=None, help="vary one thing at a time, too"
     )
     parser.add_argument("--full", action="store_true", help="watch memory over 20 times the rows instead of 5")
+    parser.add_argument("--only", choices=["idle"], help="only what the library costs where no model is asked")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument(
         "--plpython", type=Path, nargs=1, default=[], metavar="BINDIR", help="programs of a PostgreSQL with plpython3u"
@@ -106,6 +110,7 @@ def parse() -> Options:
         sweeps=not given.quick if given.sweeps is None else given.sweeps,
         full=given.full,
         markdown=given.markdown,
+        only_idle=given.only == "idle",
         plpython=given.plpython,
         spark_python=given.spark_python,
     )
@@ -230,6 +235,10 @@ def write_csv(bench: Workbench, table: Table, csv: Path) -> None:
 def measure(options: Options) -> Iterator[Report | Failure]:
     """Measure table after table, or say why not; the last one says under which conditions."""
     meter, load_average = Meter(options.runs), os.getloadavg()[0]
+    if options.only_idle:
+        yield compare_idle(meter, IDLE_TURNS, IDLE_TURN_S)
+        yield Report("Conditions", remarks=machine(meter.load, load_average))
+        return
     with set_up() as bench:
         with step(f"making {options.rows:,} rows, and comparing each output with SQL"):
             table = create_table(bench.session, "readings", FEATURES, options.rows)
@@ -246,6 +255,7 @@ def measure(options: Options) -> Iterator[Report | Failure]:
                 partial(sweep_replicas, bench, meter, table),
                 partial(watch_memory, bench, table, 20 if options.full else 5),
                 partial(watch_first_prediction, bench),
+                partial(compare_idle, meter, IDLE_TURNS, IDLE_TURN_S),
             ]
         for make in tables:
             try:
