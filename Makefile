@@ -52,8 +52,8 @@ test-chroot: ## run the image's commands in a plain Debian root: as root, with d
 peers: ## install MLServer (500 MB), so that "make test" tests it, too
 	@$(DEV) peers
 
-lint: ## check style, types and C warnings
-	@$(DEV) lint
+lint: ## check style, types and C warnings (ARGS: some of the checks)
+	@$(DEV) lint $(ARGS)
 
 bench: ## run the benchmark (ARGS)
 	@$(DEV) bench $(ARGS)

@@ -118,9 +118,9 @@ def run_peers(places: Places, arguments: Sequence[str]) -> int:
 
 
 def run_lint(places: Places, arguments: Sequence[str]) -> int:
-    """Run the linters."""
+    """Run the linters, or those that the arguments name."""
     prepare(places)
-    return checks.lint(places)
+    return checks.lint(places, arguments)
 
 
 def run_bench(places: Places, arguments: Sequence[str]) -> int:

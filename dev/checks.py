@@ -28,11 +28,25 @@ def run_benchmark(places: Places, arguments: Sequence[str]) -> int:
     return run_python(places, str(script), *arguments)
 
 
-def lint(places: Places) -> int:
-    """Run every check, also after one has failed; return 1 where any has."""
-    checks: dict[str, Callable[[], int]] = {
-        "ruff check": lambda: run_module(places, "ruff", "check", "."),
-        "ruff format": lambda: run_module(places, "ruff", "format", "--check", "."),
+def lint(places: Places, named: Sequence[str] = ()) -> int:
+    """Run every check, or those named, also after one has failed; return 1 where any has."""
+    checks = lint_checks(places)
+    if unknown := sorted(set(named) - set(checks)):
+        raise Failure(f'there is no check "{unknown[0]}"', hint=f"the checks are {', '.join(checks)}")
+    failed = []
+    for name in named or checks:
+        say(f"{name}:")
+        if checks[name]() != 0:
+            failed.append(name)
+    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def lint_checks(places: Places) -> dict[str, Callable[[], int]]:
+    """Name the checks of "make lint"."""
+    return {
+        "ruff-check": lambda: run_module(places, "ruff", "check", "."),
+        "ruff-format": lambda: run_module(places, "ruff", "format", "--check", "."),
         "mypy": lambda: run_module(places, "mypy", "-p", "fdw", "-p", "dev"),
         "clang-format": lambda: run_tool(places, "clang-format", "--dry-run", "--Werror", *files("fdw/native/*.[ch]")),
         "shellcheck": lambda: run_tool(places, "shellcheck", ".ci/run", *files("docker/*.sh")),
@@ -40,15 +54,8 @@ def lint(places: Places) -> int:
         "compose": lambda: run_tool(
             places, "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files("docker/compose*.yaml")
         ),
-        "C warnings": lambda: lint_native(places),
+        "c-warnings": lambda: lint_native(places),
     }
-    failed = []
-    for name, check in checks.items():
-        say(f"{name}:")
-        if check() != 0:
-            failed.append(name)
-    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
-    return 1 if failed else 0
 
 
 def lint_native(places: Places) -> int:
