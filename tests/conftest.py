@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,13 @@ def set_table_options(connection: psycopg.Connection[Any], table: str, **options
         else:
             continue
         connection.execute(f"ALTER FOREIGN TABLE {table} OPTIONS ({action})".encode())
+
+
+def set_locally(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
+    """Set settings, by their names from PostgreSQL 16 on, until the end of the transaction."""
+    for name, value in settings.items():
+        renamed = name == "debug_parallel_query" and connection.info.server_version < 160000
+        connection.execute(f"SET LOCAL {'force_parallel_mode' if renamed else name} = '{value}'".encode())
 
 
 _running: list[Database] = []

@@ -318,6 +318,27 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 	add_join_paths(root, joinrel, outer, shape, extra);
 }
 
+#if PG_VERSION_NUM >= 180000
+/* An Append of one member does not inherit that the member is disabled. */
+static void
+disable_appends(List *paths)
+{
+	ListCell *cell;
+
+	foreach(cell, paths)
+	{
+		AppendPath *append = lfirst(cell);
+		Path	   *member;
+
+		if (!IsA(append, AppendPath) || list_length(append->subpaths) != 1)
+			continue;
+		member = linitial(append->subpaths);
+		if (member->disabled_nodes >= MODEL_UNBOUND_DISABLED)
+			append->path.disabled_nodes = member->disabled_nodes;
+	}
+}
+#endif
+
 /*
  * Planner hook: up to 16, core passes over the join hook where a join has
  * conditions without columns.  The Model Join checks these itself, so they
@@ -330,6 +351,9 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 	if (previous_rel_hook)
 		previous_rel_hook(root, rel, rti, rte);
+#if PG_VERSION_NUM >= 180000
+	disable_appends(rel->pathlist);
+#endif
 	if (!model_fdw_enable_model_join ||
 		(!model_is_table(rel) && !model_is_append(root, rel)))
 		return;

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database
+from conftest import Database, set_locally
 from test_differential import NODE_OFF, PARALLEL, PARALLEL_NODE
 
 pytestmark = pytest.mark.hosts("native", reason="it makes servers of its own; the engine behind both is the same")
@@ -19,8 +19,6 @@ Connection = psycopg.Connection[Any]
 BATCH_SIZES = (1, 3, 4096)
 ROWS = 150
 
-# Its name from PostgreSQL 16 on; before, force_parallel_mode.
-WORKER_ONLY = "debug_parallel_query"
 
 VARIANTS: dict[str, dict[str, str]] = {
     "plain": {},
@@ -31,7 +29,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "little memory": {"work_mem": "64kB"},
     "parallel": PARALLEL,
     "parallel node": PARALLEL_NODE,
-    "worker only": {WORKER_ONLY: "on"},
+    "worker only": {"debug_parallel_query": "on"},
 }
 
 # Each with the same over table "v" alone: the model gives back what it gets.
@@ -115,10 +113,7 @@ def test_every_plan_gives_the_same(arrays: Connection, query: str) -> None:
         for size in BATCH_SIZES if name in ("plain", "without node") else (3,):
             with arrays.transaction(force_rollback=True):
                 arrays.execute(f"SET LOCAL search_path = scratch, arrays_{size}".encode())
-                for setting, value in settings.items():
-                    old = setting == WORKER_ONLY and arrays.info.server_version < 160000
-                    name_here = "force_parallel_mode" if old else setting
-                    arrays.execute(f"SET LOCAL {name_here} = '{value}'".encode())
+                set_locally(arrays, settings)
                 assert counted(arrays, asked) == right, f"{name}, batch size {size}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -457,7 +458,7 @@ def described(database: Database, name: str) -> str:
 @pytest.mark.parametrize("way", ["plain", "custom", "parallel", "clean", "twice"])
 def test_dump_and_restore(dumped: Database, tmp_path: Path, way: str) -> None:
     before = described(dumped, DATABASE)
-    assert "ALTER FOREIGN TABLE kept.renamed ALTER COLUMN v" in before, "a dump sets options one by one"
+    assert re.search(r"ALTER FOREIGN TABLE (ONLY )?kept\.renamed ALTER COLUMN v", before), "one option after the other"
     assert "EVENT TRIGGER" not in before, "the event trigger comes with the extension"
     dump = tmp_path / "dump"
     if way == "plain":

@@ -210,6 +210,22 @@ def test_partition_is_asked_within_its_bound(tables: Connection, node: str) -> N
     assert tables.execute("SELECT b, s FROM parts WHERE a = 1 ORDER BY b").fetchall() == [(0, 2), (1, 5), (3, 11)]
 
 
+def test_a_partition_alone_is_asked_row_by_row_without_joins(tables: Connection) -> None:
+    """In 18 an Append of one member does not tell that the member's scan is disabled, being unbound."""
+    tables.execute("CREATE TABLE parts (a float8, b float8, s float8) PARTITION BY LIST (b)")
+    for name, value in (("first", 1), ("second", 2)):
+        tables.execute(
+            f"CREATE FOREIGN TABLE {name} PARTITION OF parts FOR VALUES IN ({value}) "
+            "SERVER triton OPTIONS (model 'affine')".encode()
+        )
+    sql = "SELECT c.id, p.s FROM c JOIN parts p ON p.a = c.x AND p.b = 1"
+    expected = sorted(tables.execute(sql).fetchall())
+    assert len(expected) == ROWS
+    tables.execute("SET enable_nestloop = off; SET model_fdw.enable_model_join = off")
+    assert "Requests: one per outer row" in explain(tables, sql)
+    assert sorted(tables.execute(sql).fetchall()) == expected
+
+
 def test_only_outputs_that_are_read_are_requested(tables: Connection) -> None:
     (one,) = analyze(tables, f"SELECT p.s FROM c JOIN ml.affine p ON {BOUND}")
     (two,) = analyze(tables, f"SELECT p.s, p.d FROM c JOIN ml.affine p ON {BOUND}")

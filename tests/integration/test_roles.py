@@ -93,16 +93,19 @@ def test_owner_of_a_view_asks(session: Connection, name: str, node: str) -> None
     sql = QUERIES[name]
     expected = rows(session, sql)
     session.execute(f"SET model_fdw.enable_model_join = {node}".encode())
-    for view, options in {"owned": "", "invoked": "WITH (security_invoker)"}.items():
+    views = {"owned": "", "invoked": "WITH (security_invoker)"}
+    if session.info.server_version < 150000:
+        del views["invoked"]  # PostgreSQL 14 has no such views
+    for view, options in views.items():
         session.execute(f"CREATE VIEW {view} {options} AS {sql}".encode())
         session.execute(f"ALTER VIEW {view} OWNER TO keeper; GRANT SELECT ON {view} TO clerk".encode())
     session.execute("SET ROLE clerk")
     assert refused(session, sql)
     assert rows(session, "SELECT * FROM owned") == expected
-    assert refused(session, "SELECT * FROM invoked")
+    assert all(refused(session, f"SELECT * FROM {view}") for view in views if view != "owned")
     session.execute("SET ROLE keeper")
     assert rows(session, sql) == expected
-    assert rows(session, "SELECT * FROM invoked") == expected
+    assert all(rows(session, f"SELECT * FROM {view}") == expected for view in views)
 
 
 @pytest.mark.parametrize("name", QUERIES)
