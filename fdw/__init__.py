@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelFdw"]
 
+# The control file's; the library and this package work together only if it is the same.
+__version__ = "0.1.0"
+
 
 def __getattr__(name: str) -> type[ModelFdw]:
     """Load the Multicorn class on first use (PEP 562)."""

@@ -31,10 +31,11 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple, TypeVar
 
-from fdw import checks, definitions, errors, options
+from fdw import __version__, checks, definitions, errors, options
 from fdw.tickets import Steps, Ticket, notifier
 
 if TYPE_CHECKING:
@@ -106,12 +107,18 @@ def preload() -> None:
     import_module("fdw.protocols").load_all()
 
 
-def start(event_fd: int) -> None:
-    """Take the eventfd of this backend; once, before any ticket is made.
+def start(event_fd: int, version: str) -> None:
+    """Take the eventfd of this backend, and the library's version; once, before anything else here is called.
 
     Whenever a ticket's state may have changed, 8 bytes (a native uint64, 1) are written to it, from any thread. No
-    thread is made here.
+    thread is made here. Raises MissingPackage (58P01) where this package is of another version than the library.
     """
+    if version != __version__:
+        raise errors.MissingPackage(
+            f"Python package model_fdw has version {__version__}, the loaded library version {version}",
+            f'The package is in "{Path(__file__).parent}".',
+            "Connect again if there was an upgrade, else install both from the same release.",
+        )
     notifier.use_event_fd(event_fd)
 
 

@@ -36,6 +36,11 @@ begin_result(ReturnSetInfo *result)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set")));
+	if (result->expectedDesc->natts != CHECK_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("function \"model_fdw_check\" is of another version than the loaded library"),
+				 errhint("Connect again if there was an upgrade.")));
 	old = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
 	result->returnMode = SFRM_Materialize;
 	result->setDesc = CreateTupleDescCopy(result->expectedDesc);

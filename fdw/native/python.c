@@ -346,13 +346,22 @@ import_host(void)
 	return host;
 }
 
-/* Find the host's functions and tell it our eventfd; -1 on an exception. */
+/*
+ * Tell the host our eventfd and version, and find its functions; -1 on an
+ * exception.
+ */
 static int
 bind_host(PyObject *host)
 {
 	PyObject *json;
 	PyObject *result;
 
+	/* first: a package of another version may lack what follows */
+	result = PyObject_CallMethod(host, "start", "is", host_event_fd,
+								 MODEL_FDW_VERSION);
+	if (result == NULL)
+		return -1;
+	Py_DECREF(result);
 	for (int i = 0; i < HOST_NFUNCTIONS; i++)
 	{
 		Py_XDECREF(host_functions[i]);
@@ -366,11 +375,7 @@ bind_host(PyObject *host)
 		return -1;
 	json_loads = PyObject_GetAttrString(json, "loads");
 	Py_DECREF(json);
-	if (json_loads == NULL)
-		return -1;
-	result = PyObject_CallMethod(host, "start", "i", host_event_fd);
-	Py_XDECREF(result);
-	return result ? 0 : -1;
+	return json_loads ? 0 : -1;
 }
 
 /* Say which package is missing and where it was sought. */

