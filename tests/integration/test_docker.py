@@ -260,7 +260,7 @@ class Container:
         if running is not None:
             running.stop()
 
-    def connect(self, password: str = PASSWORD, **parameters: str) -> psycopg.Connection[Any]:
+    def connect(self, password: str = PASSWORD, **parameters: Any) -> psycopg.Connection[Any]:
         parameters = {"user": "postgres", "dbname": "postgres", **parameters}
         return psycopg.connect(host="127.0.0.1", port=self.port, password=password, **parameters)
 
