@@ -13,9 +13,9 @@ import pytest
 from conftest import Database
 from trees import Tree
 
-from dev.places import CHECKOUT, base_python
+from dev.places import CHECKOUT, base_python, tool_environment
 from dev.processes import private_directory
-from dev.servers import Postgres, default_places, server_environment
+from dev.servers import Postgres, default_places
 
 pytestmark = pytest.mark.hosts("native", reason="the two are installed alike")
 
@@ -35,9 +35,10 @@ def run(
         command,
         cwd=directory,
         env={
-            **server_environment(
-                Path("/nonexistent" if ours else Path.home()), PIP_DISABLE_PIP_VERSION_CHECK="1", COPT="-O0"
-            ),
+            **tool_environment(),
+            "LC_ALL": "C.UTF-8",
+            "COPT": "-O0",
+            **({"HOME": "/nonexistent"} if ours else {}),
             **variables,
         },
         stdout=subprocess.PIPE,
