@@ -20,8 +20,18 @@ from dev.screen import Failure
 # In the environment of the tests: run PostgreSQL under valgrind, and fail where it finds errors.
 VARIABLE = "MODEL_FDW_VALGRIND"
 LIBRARY = "model_fdw.so"
-# What runs each C file in a few minutes; nothing that measures time.
-TESTS = ("tests/test_sql.py", "tests/integration/test_memcheck.py")
+# What runs each C file but multicorn.c in a few minutes; nothing with many rows, nothing that measures time.
+TESTS = (
+    "tests/test_sql.py",
+    "tests/integration/test_memcheck.py",
+    "tests/integration/test_changes.py::test_check_of_types",
+    "tests/integration/test_changes.py::test_who_may_check",
+    "tests/integration/test_ddl.py::test_in_a_block",
+    "tests/integration/test_error_column.py::test_a_chain_of_models",
+    "tests/integration/test_error_column.py::test_a_model_without_batch_dimension",
+    "tests/integration/test_plans.py::test_append_reads_the_outer_rows_once",
+    "tests/integration/test_plans.py::test_partition_is_asked_within_its_bound",
+)
 # Python's own allocator would hide the ends of its objects.
 ENVIRONMENT = {"PYTHONMALLOC": "malloc"}
 

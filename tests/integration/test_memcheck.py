@@ -1,6 +1,7 @@
-"""Valgrind finds errors in the use of memory, and tells those of our library from others.
+"""What "make test-valgrind" relies on, and what it runs beside other tests.
 
-This is what "make test-valgrind" relies on: what it finds in no test shows something only if it could be found.
+Valgrind finds errors in the use of memory, and tells those of our library from others: that it finds none shows
+something only if it could find one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -47,3 +49,27 @@ def test_each_defect_is_found(library: Path) -> None:
             connection.execute(f"SELECT {name}()".encode())
     ours = [error for error in valgrind.read_errors(reports) if error.is_ours]
     assert {error.frames[0][1].partition(" ")[0] for error in ours} == DEFECTS
+
+
+def test_early_ends(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Scans that end early, in each way: what they hold is freed once, and not used again."""
+    join = "SELECT p.s FROM generate_series(1, 50) n JOIN ml.affine p ON p.a = n AND p.b = 1"
+    failing = "SELECT p.y FROM generate_series(1, 50) n JOIN ml.broken p ON p.x = 25 - n"
+    with connection.transaction():
+        connection.execute(f"DECLARE c SCROLL CURSOR FOR {join}".encode())
+        assert connection.execute("FETCH ABSOLUTE 20 FROM c").fetchone() == (43,)
+        assert connection.execute("FETCH BACKWARD 3 FROM c").fetchall() == [(41,), (39,), (37,)]
+        with pytest.raises(psycopg.Error, match="must not be negative"), connection.transaction():
+            connection.execute(failing.encode()).fetchall()
+        assert connection.execute("FETCH FIRST FROM c").fetchone() == (5,)
+        connection.execute("CLOSE c")
+    assert connection.execute(f"{join} LIMIT 1".encode()).fetchone() == (5,)
+    connection.execute(
+        "CREATE FOREIGN TABLE slow (x float8 OPTIONS (input 'x'), y float8 OPTIONS (output 'y')) SERVER triton"
+        " OPTIONS (model 'slow', batch_size '1', max_in_flight '1')"
+    )
+    connection.execute("SET statement_timeout = '2s'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        connection.execute("SELECT p.y FROM generate_series(1, 50) n JOIN slow p ON p.x = n").fetchall()
+    connection.execute("RESET statement_timeout")
+    assert len(connection.execute(join.encode()).fetchall()) == 50
