@@ -203,6 +203,24 @@ check_table(Oid relid)
 	table_close(rel, NoLock);
 }
 
+/*
+ * Lock a relation, unless that would mean to wait.  What this transaction has
+ * locked already, by whatever mode, is not asked for once more: up to 16, such
+ * a request fails where another session waits for the relation.
+ */
+static bool
+lock_at_once(Oid relid)
+{
+	Relation rel = RelationIdGetRelation(relid);
+	bool	 locked;
+
+	if (rel == NULL)
+		return false;
+	locked = CheckRelationLockedByMe(rel, AccessShareLock, true);
+	RelationClose(rel);
+	return locked || ConditionalLockRelationOid(relid, AccessShareLock);
+}
+
 /* SQL function: the event trigger. */
 Datum
 model_fdw_check_ddl(PG_FUNCTION_ARGS)
@@ -222,8 +240,7 @@ model_fdw_check_ddl(PG_FUNCTION_ARGS)
 
 		/* what another session has locked, this command has not changed */
 		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&
-			ConditionalLockRelationOid(relid, AccessShareLock) &&
-			model_is_foreign_table(relid))
+			lock_at_once(relid) && model_is_foreign_table(relid))
 			check_table(relid);
 	}
 	PG_RETURN_NULL();

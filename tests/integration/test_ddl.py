@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +384,29 @@ def test_tables_that_others_change_are_not_waited_for(database: Database, connec
     with database.connect() as other, other.transaction(force_rollback=True):
         execute(other, "ALTER FOREIGN TABLE scratch.t ALTER x OPTIONS (ADD input 'x')")
         execute(connection, "SET lock_timeout = '1s'; ALTER TABLE ONLY p ALTER x SET STATISTICS 10")
+
+
+def wait_for_locks(connection: Connection, count: int) -> None:
+    """Wait until so many sessions wait for a lock on table "t"."""
+    sql = "SELECT count(*) FROM pg_locks WHERE relation = 'scratch.t'::regclass AND NOT granted"
+    deadline_s = time.monotonic() + 30
+    while execute(connection, sql) != [(count,)]:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_tables_that_others_wait_for_are_checked(database: Database, connection: Connection) -> None:
+    """Here the one who changes the table, which another session reads, has a third one behind."""
+    execute(connection, table(X, Y))
+    with database.connect() as wrong, database.connect() as late, ThreadPoolExecutor() as threads:
+        with connection.transaction():
+            execute(connection, "EXPLAIN SELECT * FROM t WHERE x = 1")  # locks it
+            refused = threads.submit(failure, wrong, "ALTER FOREIGN TABLE scratch.t DROP COLUMN x, DROP COLUMN y")
+            wait_for_locks(connection, 1)
+            waiting = threads.submit(execute, late, "ALTER FOREIGN TABLE scratch.t ADD COLUMN z float8")
+            wait_for_locks(connection, 2)
+        assert refused.result(30) == NO_COLUMNS
+        waiting.result(30)
 
 
 def test_what_other_ddl_pays(session: Connection, capsys: pytest.CaptureFixture[str]) -> None:
