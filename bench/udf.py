@@ -15,9 +15,9 @@ from bench.workbench import FEATURES, SESSION, create_table, expect, timed
 from dev.environments import site_packages
 from dev.screen import Failure, step
 from dev.servers import Postgres, default_places
+from dev.versions import SYSTEM
 
 ROWS = 2_000
-DEBIAN = Path("/usr/lib/postgresql")
 EXTENSION = Path("extension") / "plpython3u.control"
 
 FUNCTION = """
@@ -39,7 +39,7 @@ $$
 
 def find_plpython(more: Sequence[Path]) -> Path | None:
     """Find the programs of a PostgreSQL that has plpython3u: one named by the caller, ours, Debian's newest."""
-    candidates = [*more, default_places().bindir, *sorted(DEBIAN.glob("*/bin"), reverse=True)]
+    candidates = [*more, default_places().bindir, *sorted(SYSTEM.glob("*/bin"), reverse=True)]
     return next((bindir for bindir in candidates if has_plpython(bindir)), None)
 
 

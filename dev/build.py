@@ -121,7 +121,7 @@ def make_native(build: Path, log: Path, pg_config: Path, python: Path, variables
             *targets,
         ],
         log,
-        "could not build the C library",
+        f"could not {'remove' if 'uninstall' in targets else 'build'} the C library",
         environment=tool_environment(),
     )
 

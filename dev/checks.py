@@ -49,7 +49,7 @@ def lint_checks(places: Places) -> dict[str, Callable[[], int]]:
         "ruff-format": lambda: run_module(places, "ruff", "format", "--check", "."),
         "mypy": lambda: run_module(places, "mypy", "-p", "fdw", "-p", "dev"),
         "clang-format": lambda: run_tool(places, "clang-format", "--dry-run", "--Werror", *files("fdw/native/*.[ch]")),
-        "shellcheck": lambda: run_tool(places, "shellcheck", ".ci/run", *files("docker/*.sh")),
+        "shellcheck": lambda: run_tool(places, "shellcheck", *files(".ci/*"), *files("docker/*.sh")),
         "hadolint": lambda: run_tool(places, "hadolint", "docker/Dockerfile"),
         "compose": lambda: run_tool(
             places, "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files("docker/compose*.yaml")

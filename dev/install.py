@@ -20,8 +20,8 @@ from dev import prerequisites
 from dev.build import install_package, make_native
 from dev.places import Account, base_python, find_account, installed, tool_environment
 from dev.screen import Failure, run_logged, say, step
+from dev.versions import SUPPORTED
 
-OLDEST = 14
 SERVER_USER = "postgres"
 
 
@@ -35,7 +35,7 @@ def install(pg_config: Path, python: Path) -> None:
     check_postgres(pg_config)
     prerequisites.check_building()
     refuse_managed(python)
-    check_writable(pg_config)
+    check_writable(pg_config, "install")
     check_readable(server_account())
     with build_directory() as build:
         with step(f"building the C library for {pg_config}"):
@@ -49,7 +49,7 @@ def uninstall(pg_config: Path, python: Path) -> None:
     """Remove the C library, the extension and the Python package; what the package needs stays."""
     check_postgres(pg_config)
     refuse_managed(python)
-    check_writable(pg_config)
+    check_writable(pg_config, "uninstall")
     with build_directory() as build:
         with step(f"removing the C library from {pg_config}"):
             make_native(build, build / "native.log", pg_config, python, [], "uninstall")
@@ -77,8 +77,8 @@ def check_postgres(pg_config: Path) -> None:
         version = int(output.split()[1].partition(".")[0].partition("devel")[0])
     except (OSError, subprocess.CalledProcessError, IndexError, ValueError) as error:
         raise Failure(f'"{pg_config}" is not a pg_config of PostgreSQL', hint="PG_CONFIG=/path/to/pg_config") from error
-    if version < OLDEST:
-        raise Failure(f"{output.strip()} is too old", hint=f"PostgreSQL {OLDEST} to 18 will do")
+    if version < SUPPORTED[0]:
+        raise Failure(f"{output.strip()} is too old", hint=f"PostgreSQL {SUPPORTED[0]} to {SUPPORTED[-1]} will do")
     headers = installed(pg_config, "includedir-server") / "postgres.h"
     if not installed(pg_config, "pgxs").exists() or not headers.exists():
         debian, rpm = f"postgresql-server-dev-{version}", f"postgresql{version}-devel"
@@ -102,13 +102,13 @@ def refuse_managed(python: Path) -> None:
         )
 
 
-def check_writable(pg_config: Path) -> None:
-    """Refuse directories into which we may not write, before anything is built."""
+def check_writable(pg_config: Path, target: str) -> None:
+    """Refuse directories into which we may not write, before anything is built or removed."""
     targets = [installed(pg_config, "pkglibdir"), installed(pg_config, "sharedir") / "extension"]
     for directory in [*targets, Path(sysconfig.get_path("purelib"))]:
         there = next(path for path in [directory, *directory.parents] if path.exists())
         if not os.access(there, os.W_OK):
-            raise Failure(f"{there} is not writable", hint="sudo make install PG_CONFIG=... PYTHON=...")
+            raise Failure(f"{there} is not writable", hint=f"sudo make {target} PG_CONFIG=... PYTHON=...")
 
 
 def server_account() -> Account:

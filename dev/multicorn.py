@@ -10,15 +10,15 @@ from dev.build import build_library
 from dev.environments import site_packages
 from dev.places import Places, installed
 from dev.servers import Postgres
+from dev.versions import SYSTEM
 
-DEBIAN = Path("/usr/lib/postgresql")
 EXTENSION = Path("extension") / "multicorn.control"
-NOT_FOUND = f"Multicorn is in no PostgreSQL here (neither the tested one nor {DEBIAN}/*)"
+NOT_FOUND = f"Multicorn is in no PostgreSQL here (neither the tested one nor {SYSTEM}/*)"
 
 
 def find_multicorn(places: Places) -> Places | None:
     """Find a PostgreSQL with Multicorn for which the library can be built: the one of these places, else Debian's."""
-    debian = sorted(DEBIAN.glob("*/bin/pg_config"), reverse=True)
+    debian = sorted(SYSTEM.glob("*/bin/pg_config"), reverse=True)
     candidates = [places, *(replace(places, postgres=pg_config) for pg_config in debian)]
     return next((candidate for candidate in candidates if has_multicorn(candidate.pg_config)), None)
 

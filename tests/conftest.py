@@ -96,11 +96,6 @@ class Database:
             connection.execute("CREATE SCHEMA ml")
             connection.execute("IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO ml")
 
-    def set_option(self, table: str, **options: object) -> None:
-        """Set options of a foreign table, whether they are there already or not; None drops one."""
-        with self.connect() as connection:
-            set_table_options(connection, table, **options)
-
 
 def create_server(host: str, name: str, options: str) -> str:
     """Write the statement that makes a foreign server, the only one in which hosts differ."""

@@ -205,13 +205,14 @@ def test_ddl_beside_a_locked_model(preloaded: Postgres) -> None:
         holder.execute("ROLLBACK")
 
 
-def test_ddl_starts_no_python(preloaded: Postgres, plain: Postgres) -> None:
+def test_ddl_starts_no_python(plain: Postgres) -> None:
     """The event trigger asks Python about model tables only."""
     plain.psql("-c", "CREATE DATABASE models")
     plain.psql("-c", MODEL, database="models")
     with psycopg.connect(plain.conninfo("models"), autocommit=True) as connection:
         connection.execute("CREATE TABLE made (i int)")
         connection.execute("ALTER TABLE made ADD j int")
+        assert "model_fdw" in maps(connection.info.backend_pid), "the event trigger has not run"
         assert "grpc" not in maps(connection.info.backend_pid)
 
 

@@ -28,7 +28,7 @@ def library() -> Iterator[Path]:
     """A library with defects, under our library's name."""
     pg_config = default_places().pg_config
     if problem := valgrind.missing(pg_config):
-        pytest.skip(f"{problem}; make test-valgrind builds one")
+        pytest.skip(f"{problem}: make test-valgrind runs this, with a PostgreSQL that it builds")
     flags = subprocess.run([pg_config, "--cppflags"], capture_output=True, text=True, check=True).stdout.split()
     with tempfile.TemporaryDirectory(prefix="model_fdw-memcheck-") as directory:
         Path(directory).chmod(0o755)  # the server's user reads it
