@@ -84,9 +84,9 @@ def run_test_asserts(places: Places, arguments: Sequence[str]) -> int:
 
 def run_test_valgrind(places: Places, arguments: Sequence[str]) -> int:
     """Run some tests on a version of PostgreSQL under valgrind, the first argument."""
+    if shutil.which("valgrind") is None or not source.VALGRIND_HEADER.exists():
+        raise Failure("valgrind is not installed", hint="apt-get install valgrind")
     pg_config = get_asserts(places, arguments[0])
-    if problem := valgrind.missing(pg_config):
-        raise Failure(problem, hint="apt-get install valgrind")
     os.environ[valgrind.VARIABLE] = "1"
     places = replace(places, postgres=pg_config)
     prepare(places)
