@@ -30,7 +30,8 @@ def install(pg_config: Path, python: Path) -> None:
     if os.environ.get("DESTDIR"):
         raise Failure(
             "DESTDIR is for the two parts by themselves",
-            hint="make -C fdw/native install DESTDIR=... PG_CONFIG=... PYTHON=..., pip install --root=... --no-deps .",
+            hint="make -C fdw/native install DESTDIR=... PG_CONFIG=... PYTHON=..., and "
+            "pip install --root=... --no-deps --ignore-installed .",
         )
     check_postgres(pg_config)
     prerequisites.check_building()
