@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -37,6 +38,12 @@ MULTICORN_CRASHES = re.compile(
     r"|unexpected error in the model engine"
 )
 CRASHES = re.compile(rf"{MULTICORN_CRASHES.pattern}|XX000")
+
+# No files in the checkout, no failures because the machine is busy.
+hypothesis.settings.register_profile("unit", database=None, deadline=None)
+hypothesis.settings.load_profile("unit")
+
+pytest.register_assert_rewrite("helpers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
