@@ -26,6 +26,7 @@ import pytest
 
 from dev import multicorn, valgrind
 from dev.servers import Postgres, Triton, default_places
+from fdw import connections
 
 DATABASE = "test"
 NATIVE, MULTICORN, ALONE = "native", "multicorn", "multicorn-alone"
@@ -173,6 +174,12 @@ def revive() -> bool:
 def living_servers() -> None:
     """Let no test suffer from what a crash of Triton in an earlier one left."""
     revive()
+
+
+@pytest.fixture(autouse=True)
+def no_connections() -> None:
+    """Let no test of the engine remember the models of a fake server that had the same port before."""
+    connections._connections.clear()
 
 
 @contextlib.contextmanager

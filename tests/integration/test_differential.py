@@ -119,15 +119,18 @@ def known(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
-@pytest.fixture(autouse=True)
-def known_of_version(request: pytest.FixtureRequest, connection: Connection) -> None:
+def mark_known(request: pytest.FixtureRequest, connection: Connection, name: str) -> None:
     """Mark a shape that does not work on older versions of PostgreSQL; skip one that these cannot parse."""
-    name = request.node.callspec.id if hasattr(request.node, "callspec") else ""
     if name in UNBOUND_BEFORE_17 and connection.info.server_version < 170000:
         request.applymarker(pytest.mark.xfail(strict=True, reason=UNBOUND_BEFORE_17[name]))
     statements = (SHAPES[name].sql, *SHAPES[name].before) if name in SHAPES else ()
     if connection.info.server_version < 150000 and any(sql.startswith("MERGE") for sql in statements):
         pytest.skip("PostgreSQL 14 has no MERGE")
+
+
+@pytest.fixture(autouse=True)
+def known_of_version(request: pytest.FixtureRequest, connection: Connection) -> None:
+    mark_known(request, connection, request.node.callspec.id if hasattr(request.node, "callspec") else "")
 
 
 @pytest.fixture(params=[known(name) for name in SHAPES])

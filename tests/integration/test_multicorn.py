@@ -16,7 +16,17 @@ import pytest
 from conftest import ALONE, Database, server_like_triton
 from fake_server import FakeServer
 from shapes import REFUSED, Shape
-from test_differential import PARALLEL_VARIANTS, SHAPES, VARIANTS, compare, difference, known, run, shape_tables
+from test_differential import (
+    PARALLEL_VARIANTS,
+    SHAPES,
+    VARIANTS,
+    compare,
+    difference,
+    known,
+    mark_known,
+    run,
+    shape_tables,
+)
 
 from dev.places import installed
 from dev.servers import Postgres
@@ -45,7 +55,8 @@ def alone_shapes(alone: Database) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("name", [known(name) for name in SHAPES])
-def test_shape(loaded_shapes: Connection, name: str) -> None:
+def test_shape(request: pytest.FixtureRequest, loaded_shapes: Connection, name: str) -> None:
+    mark_known(request, loaded_shapes, name)
     compare(loaded_shapes, SHAPES[name], LOADED_VARIANTS)
 
 
