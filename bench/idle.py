@@ -7,7 +7,6 @@ import os
 import random
 import re
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,8 @@ from pathlib import Path
 
 from bench.measure import LOAD_SAMPLE_S, Meter, busy_cores
 from bench.report import Report
-from dev.places import CHECKOUT
 from dev.screen import Failure, step
-from dev.servers import Postgres, server_environment
+from dev.servers import Postgres
 
 DATABASE = "idle"
 TABLES = 10
@@ -122,7 +120,7 @@ def serve(variant: Variant) -> Iterator[Postgres]:
     name = f"idle-{'extension' if variant.extension else 'preloaded' if variant.preload else 'plain'}-postgres"
     with Postgres(settings={**settings, "enable_partitionwise_join": "on", "autovacuum": "off"}, name=name) as postgres:
         postgres.psql("-c", f"CREATE DATABASE {DATABASE}")
-        pgbench(postgres, "-i", "-q")
+        postgres.run("pgbench", "-i", "-q", database=DATABASE)
         for number in range(TABLES):
             postgres.psql(
                 "-c", f"CREATE TABLE dimension{number} (id int PRIMARY KEY, v{number} int)", database=DATABASE
@@ -156,7 +154,7 @@ def take_turns(
     chance = random.Random(1)
     for postgres in servers.values():
         # Caches are filled, and the server's files are in memory.
-        pgbench(postgres, *arguments)
+        postgres.run("pgbench", *arguments, database=DATABASE)
     for _ in range(rounds):
         meter.load.append(busy_cores(LOAD_SAMPLE_S))
         chance.shuffle(order)
@@ -174,7 +172,7 @@ def describe_ratios(ratios: Sequence[float]) -> str:
 def measure(postgres: Postgres, *arguments: str) -> Outcome:
     """Run pgbench with one client."""
     before = cpu_seconds(postgres)
-    output = pgbench(postgres, *arguments)
+    output = postgres.run("pgbench", *arguments, database=DATABASE)
     time.sleep(REAP_S)
     spent = cpu_seconds(postgres) - before
     tps, count = TPS.search(output), TRANSACTIONS.search(output)
@@ -188,18 +186,3 @@ def cpu_seconds(postgres: Postgres) -> float:
     assert postgres.running is not None
     fields = Path(f"/proc/{postgres.running.pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-
-
-def pgbench(postgres: Postgres, *arguments: str) -> str:
-    """Run pgbench; return what it printed."""
-    result = subprocess.run(
-        [postgres.bindir / "pgbench", *arguments],
-        env=server_environment(Path("/"), **postgres.environment(DATABASE)),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise Failure(f"pgbench: {result.stderr.strip()}", log=postgres.log)
-    return result.stdout

@@ -240,13 +240,13 @@ class Postgres:
         """Give the connection string of a database."""
         return f"host={HOST} port={self.port} user={SUPERUSER} dbname={database}"
 
-    def psql(self, *arguments: str | Path, database: str = "postgres", text: str = "") -> str:
-        """Run psql without a start-up file and return its output; a failing statement is a failure.
+    def run(self, program: str, *arguments: str | Path, database: str = "postgres", text: str = "") -> str:
+        """Run a client program of this PostgreSQL and return its output; one that fails is a failure.
 
         text: the standard input.
         """
         result = subprocess.run(
-            [self.bindir / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *arguments],
+            [self.bindir / program, *arguments],
             env=server_environment(Path("/"), **self.environment(database)),
             input=text,
             capture_output=True,
@@ -254,8 +254,13 @@ class Postgres:
             check=False,
         )
         if result.returncode != 0:
-            raise Failure(f"psql: {result.stderr.strip()}", log=self.log)
+            raise Failure(f"{program}: {result.stderr.strip()}", log=self.log)
         return result.stdout
+
+    def psql(self, *arguments: str | Path, database: str = "postgres", text: str = "") -> str:
+        """Run psql without a start-up file, as run() does; a statement that fails ends it."""
+        options = ("-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1")
+        return self.run("psql", *options, *arguments, database=database, text=text)
 
     def __enter__(self) -> Postgres:
         """Start the server."""

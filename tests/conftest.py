@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,15 @@ def create_server(host: str, name: str, options: str) -> str:
     if host == NATIVE:
         return f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS ({options})"
     return multicorn.create_server(name, options)
+
+
+def run_client(postgres: Postgres, program: str, *arguments: str | Path) -> str:
+    """Run a client program of a server's PostgreSQL, which must succeed and complain of nothing."""
+    environment = {**postgres.environment("postgres"), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    command = [postgres.bindir / program, *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
 
 
 def server_like_triton(connection: psycopg.Connection[Any], name: str, options: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import DATABASE, MULTICORN, Database, make_scratch
+from conftest import DATABASE, MULTICORN, Database, make_scratch, run_client
 from test_messages import OPTIONS, Report, execute, failure, session
 
 from dev.servers import Postgres
@@ -464,18 +463,9 @@ def dumped(database: Database) -> Iterator[Database]:
         database.postgres.psql(database=DATABASE, text="SET client_min_messages = error; DROP SCHEMA kept CASCADE")
 
 
-def run(database: Database, program: str, *arguments: str | Path) -> str:
-    """Run a client program of PostgreSQL, which must succeed and complain of nothing."""
-    environment = {**database.postgres.environment("postgres"), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-    command = [database.postgres.bindir / program, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    return result.stdout
-
-
 def described(database: Database, name: str) -> str:
     """Dump a database's definitions as text, without what differs between two dumps of the same."""
-    lines = run(database, "pg_dump", "--schema-only", name).splitlines()
+    lines = run_client(database.postgres, "pg_dump", "--schema-only", name).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("--", "\\")))
 
 
@@ -486,15 +476,17 @@ def test_dump_and_restore(dumped: Database, tmp_path: Path, way: str) -> None:
     assert "EVENT TRIGGER" not in before, "the event trigger comes with the extension"
     dump = tmp_path / "dump"
     if way == "plain":
-        run(dumped, "pg_dump", "--file", dump, DATABASE)
-        run(dumped, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, RESTORED)
+        run_client(dumped.postgres, "pg_dump", "--file", dump, DATABASE)
+        run_client(
+            dumped.postgres, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, RESTORED
+        )
     else:
         form = "d" if way == "parallel" else "c"
         jobs = ["--jobs", "3"] if way == "parallel" else []
-        run(dumped, "pg_dump", "--format", form, *jobs, "--file", dump, DATABASE)
+        run_client(dumped.postgres, "pg_dump", "--format", form, *jobs, "--file", dump, DATABASE)
         clean = ["--clean", "--if-exists"] if way in ("clean", "twice") else []
         for _ in range(2 if way == "twice" else 1):
-            run(dumped, "pg_restore", "--exit-on-error", *jobs, *clean, "--dbname", RESTORED, dump)
+            run_client(dumped.postgres, "pg_restore", "--exit-on-error", *jobs, *clean, "--dbname", RESTORED, dump)
     assert described(dumped, RESTORED) == before
     with psycopg.connect(dumped.postgres.conninfo(RESTORED), autocommit=True) as restored:
         assert failure(restored, WRONG) == REFUSED
@@ -505,10 +497,12 @@ def test_dump_of_the_schema_without_the_extension(dumped: Database, tmp_path: Pa
     """A dump of some schemas holds neither the extension nor the server, which are there, and no cast."""
     with dumped.connect() as connection:
         dump = tmp_path / "dump"
-        run(dumped, "pg_dump", "--schema", "kept", "--file", dump, DATABASE)
+        run_client(dumped.postgres, "pg_dump", "--schema", "kept", "--file", dump, DATABASE)
         before = described(dumped, DATABASE)
         execute(connection, "SET client_min_messages = error; DROP SCHEMA kept CASCADE")
-        run(dumped, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, DATABASE)
+        run_client(
+            dumped.postgres, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, DATABASE
+        )
         execute(connection, "SET search_path = kept; " + CAST)
         assert described(dumped, DATABASE) == before
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Database
+from conftest import Database, run_client
 from example_server import ExampleServer
 from shop import ANALYST, TOKEN, Answers, answers, fill
 
@@ -49,15 +49,6 @@ def before(shop: Postgres) -> Answers:
     return found
 
 
-def run(postgres: Postgres, program: str, *arguments: str | Path) -> str:
-    """Run a client program of a server's PostgreSQL, which must succeed and complain of nothing."""
-    environment = {**postgres.environment("postgres"), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-    command = [postgres.bindir / program, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    return result.stdout
-
-
 @pytest.fixture
 def copy(shop: Postgres) -> Iterator[str]:
     """An empty database beside the other."""
@@ -70,34 +61,34 @@ def copy(shop: Postgres) -> Iterator[str]:
 def test_restore(shop: Postgres, before: Answers, copy: str, tmp_path: Path, way: str) -> None:
     dump = tmp_path / "dump"
     jobs = ["--jobs", "2"] if way == "directory" else []
-    run(shop, "pg_dump", "--format", way, *jobs, "--file", dump, SHOP)
+    run_client(shop, "pg_dump", "--format", way, *jobs, "--file", dump, SHOP)
     if way == "plain":
-        run(shop, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, copy)
+        run_client(shop, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", dump, copy)
     else:
-        run(shop, "pg_restore", "--exit-on-error", *jobs, "--dbname", copy, dump)
+        run_client(shop, "pg_restore", "--exit-on-error", *jobs, "--dbname", copy, dump)
     assert answers(shop, copy) == before
 
 
 def test_restore_into_a_new_cluster(shop: Postgres, before: Answers, tmp_path: Path) -> None:
     """Roles are not in a database's dump; user mappings, with their secrets, are."""
     roles, dump = tmp_path / "roles", tmp_path / "dump"
-    run(shop, "pg_dumpall", "--globals-only", "--file", roles)
-    run(shop, "pg_dump", "--format", "custom", "--create", "--file", dump, SHOP)
-    assert TOKEN in run(shop, "pg_restore", "--file", "-", dump)
+    run_client(shop, "pg_dumpall", "--globals-only", "--file", roles)
+    run_client(shop, "pg_dump", "--format", "custom", "--create", "--file", dump, SHOP)
+    assert TOKEN in run_client(shop, "pg_restore", "--file", "-", dump)
     with Postgres(name="moving-new") as new:
         new.psql("-v", "ON_ERROR_STOP=0", "-f", roles)  # its superuser is there already
-        run(new, "pg_restore", "--exit-on-error", "--create", "--dbname", "postgres", dump)
+        run_client(new, "pg_restore", "--exit-on-error", "--create", "--dbname", "postgres", dump)
         assert answers(new, SHOP) == before
 
 
 def test_no_server_is_needed_to_restore(shop: Postgres, copy: str, tmp_path: Path) -> None:
     """Only what shows rows asks a model server: a materialized view."""
     dump, contents = tmp_path / "dump", tmp_path / "contents"
-    run(shop, "pg_dump", "--format", "custom", "--file", dump, SHOP)
-    entries = run(shop, "pg_restore", "--list", dump).splitlines()
+    run_client(shop, "pg_dump", "--format", "custom", "--file", dump, SHOP)
+    entries = run_client(shop, "pg_restore", "--list", dump).splitlines()
     contents.write_text("\n".join(entry for entry in entries if "MATERIALIZED VIEW DATA" not in entry))
     assert len(contents.read_text().splitlines()) == len(entries) - 1
-    plain = run(shop, "pg_restore", "--use-list", contents, "--file", "-", dump)
+    plain = run_client(shop, "pg_restore", "--use-list", contents, "--file", "-", dump)
     nowhere = re.sub(r"url '(http|grpc)://[^']*'", r"url '\1://127.0.0.1:1'", plain)
     assert nowhere.count("://127.0.0.1:1'") == 3
     shop.psql(database=copy, text=nowhere)
@@ -106,7 +97,7 @@ def test_no_server_is_needed_to_restore(shop: Postgres, copy: str, tmp_path: Pat
 
 def test_rows_of_models_cannot_be_dumped(shop: Postgres, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r'input column "[a-z]+" of foreign table "[a-z]+" is not bound'):
-        run(shop, "pg_dump", "--include-foreign-data", "triton", "--file", tmp_path / "dump", SHOP)
+        run_client(shop, "pg_dump", "--include-foreign-data", "triton", "--file", tmp_path / "dump", SHOP)
 
 
 # ---- pg_upgrade ----
