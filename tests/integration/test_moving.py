@@ -164,7 +164,7 @@ class Cluster:
 
 
 def skip_unless_readable(old: int, new: int) -> None:
-    """Skip where no database at all can be upgraded, with or without the extension."""
+    """Skip where no database with a table in it can be upgraded, with or without the extension."""
     writes, reads = (
         VERSIONED in (installed(find(version).pg_config, "bindir") / "postgres").read_bytes() for version in (old, new)
     )
