@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dev import build, versions
 from dev.checks import run_tests
@@ -16,30 +17,42 @@ from dev.screen import Failure, say, shown
 SUITES = ("tests/test_sql.py", "tests/integration")
 
 
+class Counts(NamedTuple):
+    """How many tests ended in which way; xfailed are those that failed as they were expected to."""
+
+    passed: int
+    failed: int
+    skipped: int
+    xfailed: int
+
+
+NOTHING = Counts(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the tests showed on one PostgreSQL.
 
-    counts: how many passed, failed and were skipped.
     problem: what ended the run otherwise; nothing where it went through.
     """
 
     release: str
     pg_config: Path
-    counts: tuple[int, int, int] = (0, 0, 0)
+    counts: Counts = NOTHING
     seconds: float = 0
     problem: str = ""
 
     @property
     def is_good(self) -> bool:
         """Tell whether tests have run, and none has failed."""
-        passed, failed, _ = self.counts
-        return passed > 0 and failed == 0 and not self.problem
+        return self.counts.passed > 0 and self.counts.failed == 0 and not self.problem
 
     def __str__(self) -> str:
         """Give the line of the summary."""
-        passed, failed, skipped = self.counts
-        counted = f"{passed:5} passed, {failed:3} failed, {skipped:3} skipped, {self.seconds:5.0f} s"
+        passed, failed, skipped, xfailed = self.counts
+        counted = (
+            f"{passed:5} passed, {failed:3} failed, {skipped:3} skipped, {xfailed:3} xfailed, {self.seconds:5.0f} s"
+        )
         problem = f": {self.problem}" if self.problem else ""
         return f"PostgreSQL {self.release:6} {counted}  {shown(self.pg_config)}{problem}"
 
@@ -85,20 +98,23 @@ def test(places: Places, arguments: Sequence[str]) -> Outcome:
     report.unlink(missing_ok=True)
     ended = run_tests(places, [*arguments, f"--junitxml={report}"], SUITES)
     counts = read_counts(report)
-    unexplained = ended != 0 and counts[1] == 0
+    unexplained = ended != 0 and counts.failed == 0
     problem = f"pytest ended with status {ended}" if unexplained else ""
     return replace(outcome, counts=counts, seconds=time.monotonic() - started, problem=problem)
 
 
-def read_counts(report: Path) -> tuple[int, int, int]:
-    """Read from pytest's report how many tests passed, failed and were skipped; none where it wrote no report."""
+def read_counts(report: Path) -> Counts:
+    """Read from pytest's report how many tests ended in which way; none where it wrote no report."""
     if not report.exists():
-        return 0, 0, 0
+        return NOTHING
+    tree = ET.parse(report)
     total, failures, errors, skipped = (
-        sum(int(suite.get(name, 0)) for suite in ET.parse(report).iter("testsuite"))
+        sum(int(suite.get(name, 0)) for suite in tree.iter("testsuite"))
         for name in ("tests", "failures", "errors", "skipped")
     )
-    return total - failures - errors - skipped, failures + errors, skipped
+    # pytest counts them among the skipped ones, and tells them apart by this.
+    xfailed = sum(1 for found in tree.iter("skipped") if found.get("type") == "pytest.xfail")
+    return Counts(total - failures - errors - skipped, failures + errors, skipped - xfailed, xfailed)
 
 
 def summary(outcomes: Sequence[Outcome], absent: Mapping[int, str]) -> list[str]:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from dev import matrix, versions
-from dev.matrix import Outcome
+from dev.matrix import Counts, Outcome
 from dev.places import Account, Places
 from dev.screen import Failure
 
-REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
-GOOD = Outcome("16.14", Path("/16/bin/pg_config"), (10, 0, 2), 61.4)
+REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}">{}</testsuite></testsuites>'
+XFAILED = '<testcase name="known"><skipped type="pytest.xfail" message="a reason"/></testcase>'
+SKIPPED = '<testcase name="absent"><skipped type="pytest.skip" message="a reason"/></testcase>'
+GOOD = Outcome("16.14", Path("/16/bin/pg_config"), Counts(10, 0, 2, 3), 61.4)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def reporting(ended: int, *counts: int, on: str = "") -> Callable[..., int]:
         [report] = [word.partition("=")[2] for word in arguments if word.startswith("--junitxml=")]
         chosen = f"/{on}/" in str(places.pg_config) or not on
         if not chosen or counts:
-            Path(report).write_text(REPORT.format(*(counts if chosen else (5, 0, 0, 1))))
+            Path(report).write_text(REPORT.format(*(counts if chosen else (5, 0, 0, 1)), ""))
         return ended if chosen else 0
 
     return run_tests
@@ -107,6 +109,13 @@ def test_one_bad_version_fails_the_matrix_and_the_others_are_run(
     lines = said[said.index("") + 1 :]
     assert [line.split()[1] for line in lines] == [f"{version}.1" for version in versions.SUPPORTED]
     assert [text in line for line in lines] == [False, False, False, True, False]
+
+
+def test_tests_that_fail_as_expected_are_not_called_skipped(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT.format(12, 1, 1, 3, XFAILED + SKIPPED + XFAILED))
+    assert matrix.read_counts(report) == Counts(passed=7, failed=2, skipped=1, xfailed=2)
+    assert "7 passed,   2 failed,   1 skipped,   2 xfailed" in str(replace(GOOD, counts=matrix.read_counts(report)))
 
 
 def test_an_old_report_is_not_read_again(
@@ -159,7 +168,7 @@ def test_no_version_at_all_is_a_failure() -> None:
     assert matrix.status([], []) == 1
     assert matrix.status([GOOD], []) == 0
     assert matrix.status([GOOD], [17]) == 1
-    assert matrix.status([GOOD, replace(GOOD, counts=(9, 1, 2))], []) == 1
+    assert matrix.status([GOOD, replace(GOOD, counts=Counts(9, 1, 2, 0))], []) == 1
 
 
 def test_arguments_go_to_pytest(
