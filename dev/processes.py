@@ -61,16 +61,19 @@ class Running:
 
     def send(self, number: int) -> None:
         """Send a signal to the server alone."""
-        self._send(os.kill, number)
-
-    def send_group(self, number: int) -> None:
-        """Send a signal to the server and to its helpers."""
-        self._send(os.killpg, number)
-
-    def _send(self, kill: Any, number: int) -> None:
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
-                kill(self.pid, number)
+                os.kill(self.pid, number)
+
+    def send_group(self, number: int) -> None:
+        """Send a signal to the server and to its helpers, also to those that have outlived it."""
+        if self.alive() or not self._is_replaced():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the number is somebody else's; the kernel gives it to nobody while the group has a member."""
+        return start_time(self.pid) is not None or not self.started.startswith(boot_id())
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end; tell whether it came."""
@@ -82,11 +85,11 @@ class Running:
         return True
 
     def stop(self, timeout_s: float = 20) -> None:
-        """Ask the server to end, insist after the timeout, and clean up behind it."""
+        """Ask the server to end, insist after the timeout, end what helpers it leaves, and clean up behind it."""
         self.send_group(signal.SIGCONT)
         self.send(self.stop_signal)
-        if not self.wait(timeout_s):
-            self.kill()
+        self.wait(timeout_s)
+        self.kill()
         self.clean()
 
     def kill(self) -> None:
@@ -172,11 +175,15 @@ def start_time(pid: int) -> str | None:
     try:
         # The name in parentheses may hold anything, so count from its end.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
     state, ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}/{ticks}"
+    return None if state in "ZX" else f"{boot_id()}/{ticks}"
+
+
+def boot_id() -> str:
+    """Read the number of this boot. See random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def private_directory(account: Account) -> Path:

@@ -341,6 +341,8 @@ class Triton:
         if self.directory is None:
             self.directory = private_directory(self.places.account)
             copy_models(self.models, self.repository)
+        if self.running is not None:
+            self.running.kill()  # one that has crashed leaves its models' processes
         self.running = launch(
             [triton_server(self.places) / "bin" / "tritonserver", *self._options(ports)],
             account=self.places.account,

@@ -91,12 +91,11 @@ def down(places: Places) -> None:
 def stop_all(places: Places) -> bool:
     """Stop what the state file names; tell whether anything was running."""
     running = read_state(places)
-    alive = {name: server for name, server in running.items() if server.alive()}
-    for name, server in alive.items():
-        with step(f"stopping {name}"):
+    alive = [name for name, server in running.items() if server.alive()]
+    for name, server in running.items():
+        # One that has crashed leaves helpers and files.
+        with step(f"stopping {name}") if name in alive else contextlib.nullcontext():
             server.stop()
-    for server in running.values():
-        server.clean()
     places.env_file.unlink(missing_ok=True)
     places.state.unlink(missing_ok=True)
     return bool(alive)
