@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, TypeVar
 
-from fdw import errors, tls
+from fdw import errors, threads, tls
 from fdw.options import Server, ServerOptions, TableOptions, UserOptions
 from fdw.protocols import load, make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
@@ -73,6 +73,12 @@ def connect(server: Server) -> Steps[Connection]:
         connection = Connection(server, replicas)
     _connections[key] = connection
     return connection
+
+
+def rest() -> None:
+    """Let the threads end when a statement does, unless others have requests in flight."""
+    if not any(replica.load() for connection in _connections.values() for replica in connection.replicas):
+        threads.rest()
 
 
 def attempt(

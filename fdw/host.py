@@ -248,10 +248,23 @@ def statistics(session: predictor.Session) -> Ticket[tuple[int, int] | None]:
     return Ticket(load_engine().predictor.statistics(session))
 
 
-def close(session: predictor.Session) -> None:
-    """End a scan: cancel whatever is in flight; safe twice."""
-    engine = load_engine()
-    engine.predictor.close(session)
+def close(work: predictor.Session | Ticket[Any]) -> None:
+    """End a scan, or a ticket that belongs to none: cancel what is in flight, let threads end; safe twice.
+
+    With the last one that has something in flight it waits, a few ms at most, for threads to end.
+    """
+    if isinstance(work, Ticket):
+        work.cancel()
+    else:
+        load_engine().predictor.close(work)
+    rest()
+
+
+def rest() -> None:
+    """Let threads end unless a request is in flight. For this package, not for C."""
+    connections = sys.modules.get("fdw.connections")
+    if connections is not None:  # else no work has needed a thread yet
+        connections.rest()
 
 
 def import_schema(

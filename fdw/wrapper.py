@@ -24,7 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Sequence
 
 from fdw import errors, options
-from fdw.host import Engine, load_engine
+from fdw.host import Engine, load_engine, rest
 from fdw.signature import ARRAY, INPUT, KIND_TYPES, MAX_DIMENSIONS, OUTPUT, Slot, kind_type, unbound
 from fdw.tickets import Ticket, wait
 
@@ -603,9 +603,15 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         for session in [session for session, depth in self._open.items() if depth >= level]:
             self._close(session)
 
+    def commit(self) -> None:
+        """Let the threads end with the transaction."""
+        with working():
+            rest()
+
     def rollback(self) -> None:
         """End everything, likewise."""
         self.sub_rollback(0)
+        self.commit()
 
     def _batches(self, rows: Iterator[tuple[_Value, ...]]) -> Iterator[list[tuple[_Value, ...]]]:
         """Cut the rows into batches that start small, so that LIMIT costs little, and grow."""

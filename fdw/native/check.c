@@ -153,7 +153,7 @@ model_fdw_check(PG_FUNCTION_ARGS)
 	PG_FINALLY();
 	{
 		model_python_release(found);
-		model_python_drop(ticket, HOST_CANCEL);
+		model_python_drop(ticket, HOST_CLOSE);
 	}
 	PG_END_TRY();
 	table_close(rel, AccessShareLock);

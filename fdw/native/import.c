@@ -167,7 +167,7 @@ model_import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	PG_FINALLY();
 	{
 		model_python_release(result);
-		model_python_drop(ticket, HOST_CANCEL);
+		model_python_drop(ticket, HOST_CLOSE);
 	}
 	PG_END_TRY();
 	stmt->list_type = FDW_IMPORT_SCHEMA_ALL;

@@ -9,12 +9,13 @@
  *   mask and no PostgreSQL signal handler runs in one of them.  Objects are
  *   made inside only: making one may collect garbage, which runs Python code
  *   and closes channels.  What is outside may be looked at, not made.
- * - The backend holds the GIL always, but for the wait in event_wait():
- *   functions of other languages (plpython) expect to own it.
+ * - The backend holds the GIL always, but for the wait in event_wait() and
+ *   the moment in which close() lets threads end: functions of other
+ *   languages (plpython) expect to own it.
  * - No PostgreSQL error crosses a Python frame: a Python exception is copied
  *   into the plain struct "failure" first and raised when Python is left.
- * - Python never waits.  C waits on the backend's latch and on an eventfd
- *   that Python's callbacks write, and checks for interrupts.
+ * - Python never waits for the network.  C waits on the backend's latch and
+ *   on an eventfd that Python's callbacks write, and checks for interrupts.
  *
  *-------------------------------------------------------------------------
  */
@@ -571,7 +572,7 @@ model_python_json(const char *json)
  * Wait until Python has written the eventfd, the latch is set or "timeout_ms"
  * is over (-1: never), then serve interrupts.
  *
- * This is the only place that gives the GIL away.  Nothing in here but
+ * This is the only place in C that gives the GIL away.  Nothing in here but
  * WaitLatchOrSocket() runs without it, and the postmaster's death is handled
  * only after it is back: exit callbacks may release Python objects.
  */

@@ -69,7 +69,7 @@ model_stream_close(ModelStream *stream)
 	model_stream_reset(stream);
 	stream->session = NULL;
 	stream->ticket = NULL;
-	model_python_drop(ticket, HOST_CANCEL);
+	model_python_drop(ticket, HOST_CLOSE);
 	model_python_drop(session, HOST_CLOSE);
 }
 

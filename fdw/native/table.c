@@ -331,7 +331,7 @@ model_table_describe(Oid relid, Oid userid)
 	PG_FINALLY();
 	{
 		model_python_release(description);
-		model_python_drop(ticket, HOST_CANCEL);
+		model_python_drop(ticket, HOST_CLOSE);
 	}
 	PG_END_TRY();
 	return table;

@@ -1,11 +1,9 @@
-"""HTTP/1.1 requests that run beside the backend: on threads of a small pool, with a deadline, cancellable.
+"""HTTP/1.1 requests that run beside the backend: on threads of a pool, with a deadline, cancellable.
 
 The protocol itself is http.client's, which knows neither redirects nor a proxy in the environment; the sockets are
 ours. They never block: whoever must wait polls in short slices, and only what passes inside a slice counts against the
 deadline, because these threads stand still as long as the backend's own thread holds the interpreter. A request goes
 out on an idle connection as far as the kernel takes it before call() returns, so that the server works meanwhile.
-
-Threads are started when a request needs one, with all signals blocked, and end when they have been idle for a while.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import http.client
 import io
 import random
 import select
-import signal
 import socket
 import ssl
 import threading
@@ -28,7 +25,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Deque, Generic, Iterator, Mapping, Sequence, TypeVar
 
-from fdw import tls
+from fdw import threads, tls
 from fdw.codec import Buffer
 from fdw.errors import Failure
 from fdw.options import Endpoint, Server
@@ -37,8 +34,6 @@ from fdw.protocols.base import RequestFailed
 T = TypeVar("T")
 
 SLICE_S = 0.1
-MAX_THREADS = 64
-IDLE_THREAD_S = 30.0
 # Idle connections that a client keeps; more requests than this in flight make new ones.
 MAX_IDLE = 16
 
@@ -78,53 +73,6 @@ class HttpResponse:
     reason: str
     headers: Mapping[str, str]
     body: bytes
-
-
-# ---------------------------------------------------------------- threads
-
-
-class _Threads:
-    """Runs functions on at most MAX_THREADS threads; what finds none free waits in a queue."""
-
-    def __init__(self) -> None:
-        self._tasks: Deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()
-        self._idle = self._count = 0
-
-    def run(self, task: Callable[[], None]) -> None:
-        """Run a function on a thread, soon; it must not raise."""
-        with self._changed:
-            self._tasks.append(task)
-            if self._idle >= len(self._tasks) or self._count >= MAX_THREADS:
-                self._changed.notify()
-                return
-            self._count += 1
-        start_thread(self._work)
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                self._changed.wait_for(lambda: self._tasks, IDLE_THREAD_S)
-                self._idle -= 1
-                if not self._tasks:
-                    self._count -= 1
-                    return
-                task = self._tasks.popleft()
-            task()
-
-
-def start_thread(work: Callable[[], None]) -> None:
-    """Start a thread that takes none of the host's signals and does not keep the process alive."""
-    thread = threading.Thread(target=work, daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    try:
-        thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_threads = _Threads()
 
 
 # ---------------------------------------------------------------- waiting
@@ -293,7 +241,7 @@ def _resolve(host: str, port: int, patience: _Patience) -> list[Any]:
             answers.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         answered.set()
 
-    start_thread(look_up)
+    threads.start(look_up)
     patience.spend(answered.wait)
     if not answers:
         raise socket.gaierror(socket.EAI_NONAME, "name not known")
@@ -604,7 +552,7 @@ class HttpClient:
         if early is not None:
             exchange.send_early(early)
         call = HttpCall(exchange, task, self._notify)
-        _threads.run(call.run)
+        threads.pool.run(call.run)
         return call
 
     def take_idle(self) -> http.client.HTTPConnection | None:

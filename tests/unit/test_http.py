@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -679,31 +677,3 @@ def test_a_server_that_closed_an_idle_connection() -> None:
         for connection in replica.client._http._idle:
             connection.sock.interrupt()
         assert score(fake_table(server.url, max_attempts="1"), [1.0], [2])[0][0].tolist() == [2.0]
-
-
-def test_threads_take_no_signals_and_end() -> None:
-    """In a process of its own: how many threads, and what they block."""
-    program = """
-import sys, threading, time
-sys.path.insert(0, sys.argv[1])
-from fdw.protocols import http_transport as t
-assert threading.active_count() == 1
-t.IDLE_THREAD_S = 0.1
-masks = []
-for _ in range(200):
-    t._threads.run(lambda: (masks.append(t.signal.pthread_sigmask(0, [])), time.sleep(0.001)))
-until = time.monotonic() + 10
-while len(masks) < 200 and time.monotonic() < until: time.sleep(0.01)
-assert len(masks) == 200, len(masks)
-assert all(t.signal.SIGTERM in mask and t.signal.SIGINT in mask for mask in masks)
-assert t.signal.SIGTERM not in t.signal.pthread_sigmask(0, [])
-assert threading.active_count() <= t.MAX_THREADS + 1
-while threading.active_count() > 1 and time.monotonic() < until: time.sleep(0.01)
-assert threading.active_count() == 1
-t._threads.run(lambda: masks.append(0))
-while len(masks) < 201 and time.monotonic() < until: time.sleep(0.01)
-assert len(masks) == 201
-assert "grpc" not in sys.modules and "tritonclient" not in sys.modules
-"""
-    path = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)
