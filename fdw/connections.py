@@ -6,6 +6,7 @@ Also the one way in which a request is tried, waited for and tried again.
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import Callable, TypeVar
 
@@ -50,6 +51,9 @@ class Connection:
 
 _connections: dict[tuple[int, str, ServerOptions, UserOptions], Connection] = {}
 
+# Also those of connections that were dropped, and are still used by a scan.
+_replicas: weakref.WeakSet[Replica] = weakref.WeakSet()
+
 
 def connect(server: Server) -> Steps[Connection]:
     """Return the connection for a server as its options and user mapping are now.
@@ -70,6 +74,7 @@ def connect(server: Server) -> Steps[Connection]:
         replicas = tuple(
             Replica(endpoint, make_client(server, endpoint, notifier.notify)) for endpoint in server.options.url
         )
+        _replicas.update(replicas)
         connection = Connection(server, replicas)
     _connections[key] = connection
     return connection
@@ -77,7 +82,7 @@ def connect(server: Server) -> Steps[Connection]:
 
 def rest() -> None:
     """Let the threads end when a statement does, unless others have requests in flight."""
-    if not any(replica.load() for connection in _connections.values() for replica in connection.replicas):
+    if not any(replica.load() for replica in _replicas):
         threads.rest()
 
 

@@ -11,6 +11,7 @@ import_schema() is called.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import math
@@ -605,7 +606,7 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
 
     def commit(self) -> None:
         """Let the threads end with the transaction."""
-        with working():
+        with working(), contextlib.suppress(Exception):  # Multicorn has committed already
             rest()
 
     def rollback(self) -> None:
@@ -636,9 +637,13 @@ class ModelFdw(ForeignDataWrapper):  # type: ignore[misc]
         kind = {None: "all", "limit": "limit to", "except": "except"}[restriction_type]
         engine = _engine()
         restriction = engine.importer.Restriction(kind, frozenset(restricts))
-        tables, notices = _finish(
-            lambda: Ticket(engine.importer.import_tables(server, schema, restriction, settings, {}))
-        )
+        try:
+            tables, notices = _finish(
+                lambda: Ticket(engine.importer.import_tables(server, schema, restriction, settings, {}))
+            )
+        finally:
+            with working():
+                rest()
         return _to_multicorn(tables, notices)
 
 

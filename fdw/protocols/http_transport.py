@@ -84,21 +84,38 @@ class _Patience:
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
         self.cancelled = False
+        self._wake: Callable[[], None] | None = None
 
-    def spend(self, wait: Callable[[float], Any]) -> None:
-        """Call wait(seconds), slice after slice, until it returns something true; raises _Expired, _Cancelled."""
-        while True:
-            if self.cancelled:
-                raise _Cancelled
+    def spend(self, wait: Callable[[float], Any], wake: Callable[[], None]) -> None:
+        """Call wait(seconds), slice after slice, until it returns something true; raises _Expired, _Cancelled.
+
+        ``wake``, called from another thread, must make it return.
+        """
+        self._wake = wake
+        try:
+            self._spend(wait)
+        finally:
+            self._wake = None
+
+    def interrupt(self) -> None:
+        """End the wait, and each later one; from any thread."""
+        self.cancelled = True
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def _spend(self, wait: Callable[[float], Any]) -> None:
+        while not self.cancelled:
             slice_s = max(0.0, min(SLICE_S, self.left_s))
             began_s = time.monotonic()
             happened = wait(slice_s)
             # What exceeds the slice was spent waiting for the interpreter, not for the server.
             self.left_s -= min(time.monotonic() - began_s, slice_s)
-            if happened:
+            if happened and not self.cancelled:
                 return
             if self.left_s <= 0 or slice_s == 0:
                 raise _Expired
+        raise _Cancelled
 
     @contextlib.contextmanager
     def limited_to(self, limit_s: float) -> Iterator[None]:
@@ -114,7 +131,14 @@ class _Patience:
 def _wait_for(handle: socket.socket, events: int, patience: _Patience) -> None:
     poller = select.poll()
     poller.register(handle, events)
-    patience.spend(lambda slice_s: poller.poll(slice_s * 1000))
+    patience.spend(lambda slice_s: poller.poll(slice_s * 1000), lambda: _shut(handle))
+
+
+def _shut(handle: socket.socket) -> None:
+    """Wake whoever waits for a socket, connected or not yet; from any thread."""
+    # Not SSLSocket's own method: it would make the other thread read without TLS.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(handle, socket.SHUT_RDWR)
 
 
 # What a socket, TLS or not, says instead of blocking -> what to wait for.
@@ -187,9 +211,7 @@ class _Wire:
 
     def interrupt(self) -> None:
         """Wake whoever waits for the socket; from any thread."""
-        # Not SSLSocket's own method: it would make the other thread read without TLS.
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._handle, socket.SHUT_RDWR)
+        _shut(self._handle)
 
     def close(self) -> None:
         """Close the connection, once its readers are closed."""
@@ -242,7 +264,7 @@ def _resolve(host: str, port: int, patience: _Patience) -> list[Any]:
         answered.set()
 
     threads.start(look_up)
-    patience.spend(answered.wait)
+    patience.spend(answered.wait, answered.set)
     if not answers:
         raise socket.gaierror(socket.EAI_NONAME, "name not known")
     return answers
@@ -442,7 +464,7 @@ class Exchange:
 
     def interrupt(self) -> None:
         """Give up whatever is waited for; from any thread."""
-        self._patience.cancelled = True
+        self._patience.interrupt()
         wire = self._wire
         if wire is not None:
             wire.interrupt()
