@@ -11,8 +11,8 @@ import signal
 import threading
 import time
 import weakref
-from collections import deque
-from typing import Callable, Deque
+from queue import SimpleQueue
+from typing import Callable
 
 MAX_THREADS = 64
 
@@ -28,42 +28,32 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self._tasks: Deque[Callable[[], None]] = deque()
-        lock = threading.Lock()
-        self._added, self._settled = threading.Condition(lock), threading.Condition(lock)
-        self._idle = self._count = 0
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._settled = threading.Condition()
+        self._unfinished = self._threads = 0
 
     def run(self, task: Callable[[], None]) -> None:
         """Run a function on a thread, soon; it must not raise. Raises RuntimeError where no thread can be made."""
-        with self._added:
-            self._tasks.append(task)
-            if self._idle >= len(self._tasks) or self._count >= MAX_THREADS:
-                self._added.notify()
-                return
-            self._count += 1
-        try:
-            _lasting.add(start(self._work))
-        except BaseException:
-            with self._added, contextlib.suppress(ValueError):  # another thread may have taken it
-                self._count -= 1
-                self._tasks.remove(task)
-            raise
+        with self._settled:
+            if self._unfinished >= self._threads and self._threads < MAX_THREADS:
+                _lasting.add(start(self._work))
+                self._threads += 1
+            self._unfinished += 1
+        self._tasks.put(task)
 
     def settle(self, limit_s: float) -> None:
-        """Wait until all threads sleep."""
+        """Wait until all is done, and the threads sleep."""
         with self._settled:
-            self._settled.wait_for(lambda: self._idle == self._count and not self._tasks, limit_s)
+            self._settled.wait_for(lambda: self._unfinished == 0, limit_s)
 
     def _work(self) -> None:
         while True:
-            with self._added:
-                self._idle += 1
-                self._settled.notify()
-                self._added.wait_for(lambda: self._tasks)
-                self._idle -= 1
-                task = self._tasks.popleft()
+            task = self._tasks.get()
             task()
             del task  # it holds a request
+            with self._settled:
+                self._unfinished -= 1
+                self._settled.notify()
 
 
 # Threads that no statement waits for: the pool's, which sleep, and those that have outlived a statement with nothing in
