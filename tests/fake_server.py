@@ -374,7 +374,11 @@ class _Relay:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            upstream = socket.create_connection(("127.0.0.1", self.target_port))
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self.target_port))
+            except ConnectionRefusedError:  # the server ends
+                client.close()
+                continue
             self.pairs += [client, upstream]
             for source, sink in ((client, upstream), (upstream, client)):
                 threading.Thread(target=self._pump, args=(source, sink, source is upstream), daemon=True).start()

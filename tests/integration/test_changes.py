@@ -23,6 +23,8 @@ from dev.servers import make_readable
 
 __all__ = ["session"]
 
+pytestmark = pytest.mark.hosts("native", reason="the Multicorn database has no model_fdw_check")
+
 Connection = psycopg.Connection[Any]
 
 PROGRAM = """

@@ -18,6 +18,8 @@ from dev.servers import Postgres
 
 __all__ = ["session"]
 
+pytestmark = pytest.mark.hosts("native", reason="Multicorn's DDL is checked by the tests here that have both hosts")
+
 Connection = psycopg.Connection[Any]
 
 X = "x float8 OPTIONS (input 'x', dtype 'FP64', shape '[-1,1]')"
