@@ -11,6 +11,8 @@ import pytest
 from conftest import Database
 from fake_http import FakeHttp, Script
 
+pytestmark = pytest.mark.hosts("native", reason="it makes servers of its own; the engine behind both is the same")
+
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
