@@ -17,6 +17,8 @@ import psycopg
 import pytest
 from example_server import ExampleServer, appraise
 
+pytestmark = pytest.mark.hosts("native", reason="it makes servers of its own; the engine behind both is the same")
+
 Session = psycopg.Connection[tuple[Any, ...]]
 
 FRAUD = Path(__file__).parents[2] / "examples" / "fraud"

@@ -14,6 +14,8 @@ from gateway import Gateway
 from psycopg import errors
 from test_plans import nodes
 
+pytestmark = pytest.mark.hosts("native", reason="options that name files are refused under Multicorn")
+
 Connection = psycopg.Connection[Any]
 
 TOKEN = "sesame-0123456789"
