@@ -310,6 +310,9 @@ PARALLEL = {
 }
 
 
+# PostgreSQL compiles a plan of many rows, where it has LLVM, for 100 ms and more without looking for interrupts.
+UNCOMPILED = {"jit": "off"}
+
 CANCELS = TERMINATES = 100
 
 # The share of the times that must keep to LATE_S; one process in many may have to wait for a processor.
@@ -317,13 +320,6 @@ PUNCTUAL = 0.95
 LATE_S = 0.1
 # A session that is starting Python ends after the module that it imports.
 STARTING_LATE_S = 0.2
-
-
-def late_s(host: str, plans: str) -> float:
-    """Give the limit for a used session: under Multicorn its parallel workers start Python before we are asked."""
-    return STARTING_LATE_S if host != NATIVE and plans == "parallel" else LATE_S
-
-
 HUNG_S = 1.0
 
 
@@ -428,14 +424,14 @@ def backends(admin: Connection) -> int:
 def test_cancels_at_random(victims: Database, session: Connection, plans: str) -> None:
     """Joins end when they are cancelled, also the first one of a session, and leave nothing behind."""
     source = random.Random(30)
-    settings = PARALLEL if plans == "parallel" else {}
+    settings = {**UNCOMPILED, **(PARALLEL if plans == "parallel" else {})}
     for name, value in settings.items():
         session.execute(f"SET {name} = {value}".encode())
     session.execute(UNDESCRIBED)
     statements = restless(session, victims.host)
     began = session.execute("SELECT pg_postmaster_start_time()").fetchone()
     delays = {
-        False: Delays(f"cancels, {plans}, in a used session", late_s(victims.host, plans)),
+        False: Delays(f"cancels, {plans}, in a used session", LATE_S),
         True: Delays(f"cancels, {plans}, in a fresh session", STARTING_LATE_S),
     }
     revivals = tries = 0
@@ -491,9 +487,9 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
 def test_terminates_at_random(victims: Database, readings: None, plans: str) -> None:
     """Backends go when they are terminated in a join, half of them in the first one, and leave nothing behind."""
     source = random.Random(31)
-    settings = PARALLEL if plans == "parallel" else {}
+    settings = {**UNCOMPILED, **(PARALLEL if plans == "parallel" else {})}
     delays = {
-        False: Delays(f"terminates, {plans}, of a used session", late_s(victims.host, plans)),
+        False: Delays(f"terminates, {plans}, of a used session", LATE_S),
         True: Delays(f"terminates, {plans}, of a fresh session", STARTING_LATE_S),
     }
     revivals = tries = 0
