@@ -16,8 +16,8 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts test-valgrind test-matrix test-chroot peers lint bench build install uninstall \
-	clean
+.PHONY: help demo up down psql test test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers lint bench build install \
+	uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (
 
 test-valgrind: ## run some of the tests on that PostgreSQL under valgrind (VERSION, ARGS)
 	@$(DEV) test-valgrind "$(VERSION)" $(ARGS)
+
+test-sqlsmith: ## run the queries that sqlsmith makes at random, for ten minutes (PG_CONFIG, ARGS)
+	@$(DEV) test-sqlsmith $(ARGS)
 
 test-matrix: ## run the SQL and integration tests on each PostgreSQL from 14 to 18 (VERSIONS, ARGS)
 	@$(DEV) test-matrix "$(VERSIONS)" $(ARGS)

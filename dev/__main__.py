@@ -93,6 +93,14 @@ def run_test_valgrind(places: Places, arguments: Sequence[str]) -> int:
     return checks.run_tests(places, arguments[1:], valgrind.TESTS)
 
 
+def run_test_sqlsmith(places: Places, arguments: Sequence[str]) -> int:
+    """Run queries that sqlsmith makes."""
+    if shutil.which("sqlsmith") is None:
+        raise Failure("sqlsmith is not installed", hint="apt-get install sqlsmith")
+    prepare(places)
+    return checks.run_module(places, "dev.sqlsmith", *arguments)
+
+
 def get_asserts(places: Places, version: str) -> Path:
     """Build a version of PostgreSQL with asserts, unless it is there; return its pg_config."""
     if not version.isdecimal():
@@ -172,6 +180,7 @@ TARGETS: dict[str, Target] = {
     "test": run_test,
     "test-asserts": run_test_asserts,
     "test-valgrind": run_test_valgrind,
+    "test-sqlsmith": run_test_sqlsmith,
     "test-matrix": run_test_matrix,
     "peers": run_peers,
     "lint": run_lint,

@@ -22,7 +22,7 @@ import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
@@ -206,6 +206,20 @@ def _compute_fake(inputs: Arrays) -> Arrays:
 FAKE = FakeModel((("x", "FP64", (-1, 1)),), (("y", "FP64", (-1, 1)), ("label", "BYTES", (-1, 1))), _compute_fake)
 
 
+def _compute_pair(inputs: Arrays) -> Arrays:
+    a, b = (inputs.get(name, 1.0) for name in ("a", "b"))
+    rows = next((len(values) for values in inputs.values()), 1)
+    return {"s": np.broadcast_to(a + 2 * b, (rows, 1)), "d": np.broadcast_to(a - b, (rows, 1))}
+
+
+PAIR = FakeModel(
+    (("a", "FP64", (-1, 1)), ("b", "FP64", (-1, 1))),
+    (("s", "FP64", (-1, 1)), ("d", "FP64", (-1, 1))),
+    _compute_pair,
+    optional=frozenset({"a", "b"}),
+)
+
+
 def pack_strings(strings: list[bytes]) -> bytes:
     """Write strings as the contents of a BYTES tensor."""
     return b"".join(struct.pack("<I", len(string)) + string for string in strings)
@@ -315,7 +329,7 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 inputs[tensor.name] = unpack_strings(raw)
             else:
                 inputs[tensor.name] = np.frombuffer(raw, NUMPY[tensor.datatype]).reshape(tuple(tensor.shape))
-        rows = list(request.inputs[0].shape)[:1] if model.max_batch_size else []
+        rows = [*(request.inputs[0].shape[:1] if request.inputs else [1])] if model.max_batch_size else []
         try:
             answers = model.compute(inputs)
         except ValueError as error:
@@ -437,7 +451,7 @@ class FakeServer:
         self.max_request_bytes = max_request_bytes
         self.lock = threading.Lock()
         self.calls: Counter[str] = Counter()
-        self.requests: list[Any] = []
+        self.requests: list[Any] | deque[Any] = []
         self.headers: dict[str, Any] = {}
         self.running = self.most_running = 0
         self._grpc: Any = None
@@ -556,7 +570,8 @@ def main() -> None:
     behaviour = BEHAVIOURS[arguments.behaviour]
     if behaviour.status:
         behaviour = replace(behaviour, status=grpc.StatusCode[arguments.status], times=arguments.times)
-    with FakeServer(behaviour, port=arguments.port) as server:
+    with FakeServer(behaviour, {"fake": FAKE, "pair": PAIR}, arguments.port) as server:
+        server.requests = deque(maxlen=0)  # nobody reads them
         print(server.port)
         sys.stdout.flush()
         threading.Event().wait()
