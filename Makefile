@@ -16,8 +16,8 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers lint bench build install \
-	uninstall clean
+.PHONY: help demo up down psql test test-full test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers \
+	lint bench build install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ psql: ## open a session on the servers of "make up" (ARGS)
 
 test: ## run all tests (ARGS)
 	@$(DEV) test $(ARGS)
+
+test-full: ## run all tests, every query shape under every setting (ARGS)
+	@$(DEV) test --full $(ARGS)
 
 test-asserts: ## run the tests on a PostgreSQL with asserts, built from source (VERSION, ARGS)
 	@$(DEV) test-asserts "$(VERSION)" $(ARGS)

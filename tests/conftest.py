@@ -50,6 +50,7 @@ pytest.register_assert_rewrite("helpers")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
+    parser.addoption("--full", action="store_true", help="every query shape under every setting, not under a part")
     parser.addoption("--chroot", action="store_true", help="also run test_chroot.py, which takes minutes")
     parser.addoption("--replica-rows", type=int, default=500_000, help="rows that test_replicas.py joins")
 
@@ -58,9 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "hosts(*names, reason): the only hosts that can do this, and why")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     found = multicorn.find_multicorn(default_places())
-    return f"host: {config.getoption('host')}; {f'Multicorn: {found.pg_config}' if found else multicorn.NOT_FOUND}"
+    settings = "all for each shape" if config.getoption("full") else "some for each shape (make test-full: all)"
+    host = f"host: {config.getoption('host')}; {f'Multicorn: {found.pg_config}' if found else multicorn.NOT_FOUND}"
+    return [host, f"settings: {settings}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

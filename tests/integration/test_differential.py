@@ -17,6 +17,7 @@ from psycopg import errors
 from shapes import BATCH_SIZES, GROUPS, REFUSED, Shape, data, local_models, models
 
 Connection = psycopg.Connection[Any]
+Variants = dict[str, tuple[str, dict[str, str]]]
 
 SCHEMAS = [f"model_{batch_size}" for batch_size in BATCH_SIZES]
 
@@ -46,8 +47,8 @@ METHODS = (
     "hashagg",
 )
 
-# Settings under which every shape is run, with the schema that it reads.
-VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+# Settings under which shapes are run, with the schema that they read: see variants_of().
+VARIANTS: Variants = {
     "plain": ("model_4096", {}),
     "batch size 3": ("model_3", {}),
     "batch size 1": ("model_1", {}),
@@ -67,18 +68,47 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 # These pay for Python in each worker, so they are run for a part of the shapes.
-PARALLEL_VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+PARALLEL_VARIANTS: Variants = {
     "parallel": ("model_3", PARALLEL),
     "parallel without node": ("model_3", {**PARALLEL, **NODE_OFF}),
     "parallel without leader": ("model_3", {**PARALLEL, "parallel_leader_participation": "off"}),
     "worker only": ("model_3", {"debug_parallel_query": "on"}),
 }
 
+# Each shape is run under these, and under one part in so many of the others; with --full under all.
+ALWAYS = ("plain", "batch size 3", "without node")
+PARTS = 5
+
 # Characters of each part of a failed test's message.
 MOST_TEXT = 2000
 
 SHAPES = {f"{group}: {shape.name}": shape for group, make in GROUPS.items() for shape in make()}
 assert len(SHAPES) == sum(len(make()) for make in GROUPS.values())
+
+
+def variants_of(name: str, variants: Variants, parts: int, *, full: bool) -> Variants:
+    """Choose a shape's settings: those of ALWAYS and a part of the others, the same in every run."""
+    others = [variant for variant in variants if variant not in ALWAYS]
+    mine = zlib.crc32(name.encode()) % parts
+    left_out = set() if full else {other for number, other in enumerate(others) if number % parts != mine}
+    return {variant: variants[variant] for variant in variants if variant not in left_out}
+
+
+@pytest.mark.parametrize(("variants", "parts"), [(VARIANTS, PARTS), (PARALLEL_VARIANTS, len(PARALLEL_VARIANTS))])
+def test_every_setting_has_shapes_of_every_group(variants: Variants, parts: int) -> None:
+    """What "make test" leaves to "make test-full" is the product of shapes and settings, none of either."""
+    seen = {
+        (name.partition(":")[0], variant)
+        for name in SHAPES
+        for variant in variants_of(name, variants, parts, full=False)
+    }
+    assert seen == {(group, variant) for group in GROUPS for variant in variants}
+    assert all(variants_of(name, variants, parts, full=True) == variants for name in SHAPES)
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("full"))
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +164,8 @@ def known_of_version(request: pytest.FixtureRequest, connection: Connection) -> 
 
 
 @pytest.fixture(params=[known(name) for name in SHAPES])
-def shape(request: pytest.FixtureRequest) -> Shape:
-    return SHAPES[request.param]
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 Result = tuple[str, list[tuple[Any, ...]]]
@@ -212,7 +242,7 @@ def difference(shape: Shape, found: Result, expected: Result) -> str | None:
     return f"surplus {dict(more)}, missing {dict(fewer)}" if more or fewer else f"order {found[1]}"
 
 
-def compare(connection: Connection, shape: Shape, variants: dict[str, tuple[str, dict[str, str]]]) -> None:
+def compare(connection: Connection, shape: Shape, variants: Variants) -> None:
     expected = run(connection, shape, "local", {})
     assert expected[0].startswith(shape.error), expected[0]
     assert bool(expected[0]) == bool(shape.error), expected[0]
@@ -229,11 +259,12 @@ def compare(connection: Connection, shape: Shape, variants: dict[str, tuple[str,
 
 
 @pytest.mark.usefixtures("tables")
-def test_shape(connection: Connection, shape: Shape) -> None:
-    # Besides the fixed variants two random ones, the same in every run.
+def test_shape(connection: Connection, name: str, full: bool) -> None:
+    # Besides the fixed variants random ones, the same in every run.
+    shape = SHAPES[name]
     source = random.Random(zlib.crc32(shape.sql.encode()))
-    variants = dict(VARIANTS)
-    for number in range(2):
+    variants = variants_of(name, VARIANTS, PARTS, full=full)
+    for number in range(2 if full else 1):
         off = source.sample(METHODS, source.randint(2, 8))
         settings = {f"enable_{method}": "off" for method in off}
         variants[f"random {number}"] = (source.choice(SCHEMAS), settings)
@@ -241,8 +272,8 @@ def test_shape(connection: Connection, shape: Shape) -> None:
 
 
 @pytest.mark.usefixtures("tables")
-def test_parallel_shape(connection: Connection, shape: Shape) -> None:
-    compare(connection, shape, PARALLEL_VARIANTS)
+def test_parallel_shape(connection: Connection, name: str, full: bool) -> None:
+    compare(connection, SHAPES[name], variants_of(name, PARALLEL_VARIANTS, len(PARALLEL_VARIANTS), full=full))
 
 
 @pytest.mark.usefixtures("tables")
@@ -274,12 +305,12 @@ DIGESTED = [
 
 @pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("name", [known(name) for name in DIGESTED])
-def test_parallel_node(connection: Connection, name: str) -> None:
-    variants = {
+def test_parallel_node(connection: Connection, name: str, full: bool) -> None:
+    variants: Variants = {
         "parallel": ("model_3", PARALLEL_NODE),
         "parallel without leader": ("model_4096", {**PARALLEL_NODE, "parallel_leader_participation": "off"}),
     }
-    compare(connection, digest(SHAPES[name]), variants)
+    compare(connection, digest(SHAPES[name]), variants_of(name, variants, len(variants), full=full))
 
 
 @pytest.mark.usefixtures("tables")
