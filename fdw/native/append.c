@@ -92,7 +92,10 @@ plan_model_append(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 	ListCell	   *cell;
 
 	foreach(cell, below->targetlist)
-		exprs = lappend(exprs, lfirst_node(TargetEntry, cell)->expr);
+		exprs = lappend(exprs,
+						model_replace_row_identity(
+							(Node *) lfirst_node(TargetEntry, cell)->expr,
+							root));
 	exprs = list_concat(exprs, shape->columns);
 	foreach(cell, exprs)
 		scan->custom_scan_tlist =
@@ -107,7 +110,8 @@ plan_model_append(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 										  list_length(below->targetlist));
 	Assert(list_length(scan->custom_private) == APPEND_NPRIVATE);
 	scan->custom_plans = custom_plans;
-	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.targetlist = (List *)
+		model_replace_row_identity((Node *) tlist, root);
 	scan->scan.plan.qual = (List *)
 		model_use_scan_tuple((Node *) append->filter, relids,
 							 scan->custom_scan_tlist);

@@ -371,26 +371,68 @@ holds_by_binding(ModelBindings *bindings, RestrictInfo *rinfo)
 	return false;
 }
 
+/* The security level below which a condition may not be checked. */
+Index
+model_security_level(RestrictInfo *rinfo)
+{
+	return rinfo->leakproof ? 0 : rinfo->security_level;
+}
+
+/*
+ * RestrictInfos in an order in which they may be checked: no function of a
+ * user sees a row before a policy of row-level security has passed it, unless
+ * it is leakproof.  Else the order is kept.
+ */
+List *
+model_order_quals(List *quals)
+{
+	List	 *ordered = NIL;
+	ListCell *cell;
+
+	foreach(cell, quals)
+	{
+		Index level = model_security_level(lfirst_node(RestrictInfo, cell));
+		int	  position = list_length(ordered);
+
+		/* behind its equals, which list_sort() would not promise */
+		while (position > 0 &&
+			   level <
+				   model_security_level(list_nth_node(RestrictInfo, ordered,
+													  position - 1)))
+			position--;
+		ordered = list_insert_nth(ordered, position, lfirst(cell));
+	}
+	return ordered;
+}
+
 /*
  * Sort conditions into those that can be checked before a row is sent and
  * those that read the answer; what holds by the binding itself is left out.
- * Takes RestrictInfos, appends bare expressions.
+ * A condition that must wait for one of a lower security level comes after
+ * the answer if that one does, so take all conditions in one call.
+ * Takes RestrictInfos, gives bare expressions in the order of checking.
  */
 void
 model_split_quals(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 				  List *quals, List **before, List **after)
 {
+	Index	  lowest = PG_UINT32_MAX; /* security level in "after" */
 	ListCell *cell;
 
-	foreach(cell, quals)
+	*before = *after = NIL;
+	foreach(cell, model_order_quals(quals))
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
 
 		if (holds_by_binding(bindings, rinfo))
 			continue;
-		if (needs_no_answer((Node *) rinfo->clause, rel, bindings))
+		if (model_security_level(rinfo) <= lowest &&
+			needs_no_answer((Node *) rinfo->clause, rel, bindings))
 			*before = lappend(*before, rinfo->clause);
 		else
+		{
 			*after = lappend(*after, rinfo->clause);
+			lowest = Min(lowest, rinfo->security_level);
+		}
 	}
 }

@@ -47,10 +47,9 @@ add_level(PlannerInfo *root, RelOptInfo *rel, Relids available, List *clauses,
 					&level->bindings))
 		return NULL;
 	level->rel = rel;
-	model_split_quals(root, rel, &level->bindings, rel->baserestrictinfo,
+	model_split_quals(root, rel, &level->bindings,
+					  list_concat_copy(rel->baserestrictinfo, clauses),
 					  &level->before, &level->after);
-	model_split_quals(root, rel, &level->bindings, clauses, &level->before,
-					  &level->after);
 	level->match = clauselist_selectivity(root,
 										  list_concat_copy(level->before,
 														   level->after),
@@ -353,7 +352,7 @@ matching_clauses(List *clauses, JoinType jointype, RelOptInfo *joinrel,
 	List	 *matching = NIL;
 	ListCell *cell;
 
-	foreach(cell, clauses)
+	foreach(cell, model_order_quals(clauses))
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
 
@@ -382,7 +381,8 @@ model_join_shape(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 	bool			bound;
 
 	if (!(table || group || members != NIL) || inner->pathlist == NIL ||
-		!bms_is_subset(inner->lateral_relids, outer->relids))
+		!bms_is_subset(inner->lateral_relids, outer->relids) ||
+		model_has_row_identity(inner->reltarget))
 		return NULL;
 	shape = palloc0(sizeof(ModelJoinShape));
 	shape->inner = inner;

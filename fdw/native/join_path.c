@@ -75,7 +75,7 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	*param_info = get_joinrel_parampathinfo(root, joinrel, outer,
 											least_parameterised(rel),
 											extra->sjinfo, required, &clauses);
-	foreach(cell, clauses)
+	foreach(cell, model_order_quals(clauses))
 		if (!list_member_ptr(extra->restrictlist, lfirst(cell)))
 			moved = lappend(moved, lfirst_node(RestrictInfo, cell)->clause);
 	return moved;
@@ -213,7 +213,7 @@ make_join_path(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 		path->param_info = param_info;
 	}
 	((ModelJoinPath *) path)->filter = list_concat(moved, shape->filter);
-	return path;
+	return model_wrap_row_identity(path);
 }
 
 /* Add a join over every path of the outer side. */
@@ -458,7 +458,7 @@ plan_model_join(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 		parts.group = bms_union(parts.group,
 								((ModelJoinLevel *) list_nth(shape->levels, i))
 									->rel->relids);
-	return model_join_make_plan(&parts, linitial(custom_plans), tlist,
+	return model_join_make_plan(root, &parts, linitial(custom_plans), tlist,
 								path->flags);
 }
 

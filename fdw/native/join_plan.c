@@ -39,9 +39,9 @@ use_scan_tuple(Node *node, ScanTupleContext *context)
 		Node *entry = (Node *) lfirst_node(TargetEntry, cell)->expr;
 
 		if (IsA(node, Var) && IsA(entry, Var) &&
-			bms_is_member(((Var *) node)->varno, context->relids) &&
 			((Var *) node)->varno == ((Var *) entry)->varno &&
-			((Var *) node)->varattno == ((Var *) entry)->varattno)
+			((Var *) node)->varattno == ((Var *) entry)->varattno &&
+			bms_is_member(((Var *) node)->varno, context->relids))
 			return (Node *) copyObject(entry);
 		if (IsA(node, PlaceHolderVar) && IsA(entry, PlaceHolderVar) &&
 			((PlaceHolderVar *) node)->phid ==
@@ -152,6 +152,7 @@ model_pull_reads(List *exprs, List *below)
 /* what build_scan_tlist() collects */
 typedef struct ScanTupleBuilder
 {
+	PlannerInfo	   *root;
 	ModelJoinParts *parts;
 	List		   *tlist;
 	List		   *attnums; /* integers: the model's columns, tlist's order */
@@ -208,7 +209,10 @@ build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
 		builder->computations = list_make1(parts->answer);
 	}
 	foreach(cell, outer->targetlist)
-		add_scan_entry(builder, (Node *) lfirst_node(TargetEntry, cell)->expr);
+		add_scan_entry(builder,
+					   model_replace_row_identity(
+						   (Node *) lfirst_node(TargetEntry, cell)->expr,
+						   builder->root));
 	foreach(cell, model_pull_reads(exprs, parts->placeholders))
 		add_read(builder, lfirst(cell));
 	foreach(cell, builder->placeholders)
@@ -220,17 +224,18 @@ build_scan_tlist(ScanTupleBuilder *builder, Plan *outer)
  * answer: those of models that were asked before it for the same match.
  */
 static List *
-group_columns(ModelJoinParts *parts, Plan *outer)
+group_columns(ModelJoinParts *parts, List *tlist, int nouter)
 {
 	List	 *columns = NIL;
 	ListCell *cell;
 
 	if (IS_OUTER_JOIN(parts->jointype))
-		foreach(cell, outer->targetlist)
+		foreach(cell, tlist)
 		{
 			Var *var = (Var *) lfirst_node(TargetEntry, cell)->expr;
 
-			if (IsA(var, Var) && bms_is_member(var->varno, parts->group))
+			if (foreach_current_index(cell) < nouter && IsA(var, Var) &&
+				bms_is_member(var->varno, parts->group))
 				columns = lappend_int(columns, foreach_current_index(cell));
 		}
 	return columns;
@@ -278,11 +283,11 @@ inline_placeholders(Node *node, List *placeholders)
  * planner's, before setrefs.
  */
 Plan *
-model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
-					 uint32 flags)
+model_join_make_plan(PlannerInfo *root, ModelJoinParts *parts, Plan *outer,
+					 List *tlist, uint32 flags)
 {
 	CustomScan		*scan = makeNode(CustomScan);
-	ScanTupleBuilder builder = {.parts = parts};
+	ScanTupleBuilder builder = {.root = root, .parts = parts};
 	Relids relids = bms_add_member(bms_copy(parts->group), parts->varno);
 	List  *before = list_copy(parts->before);
 	List  *after = list_copy(parts->after);
@@ -316,12 +321,15 @@ model_join_make_plan(ModelJoinParts *parts, Plan *outer, List *tlist,
 							(int) parts->jointype,
 							list_length(outer->targetlist));
 	Assert(list_length(header) == JOIN_NHEADER);
-	scan->custom_private = list_make4(header, parts->attnums, builder.attnums,
-									  group_columns(parts, outer));
+	scan->custom_private =
+		list_make4(header, parts->attnums, builder.attnums,
+				   group_columns(parts, builder.tlist,
+								 list_length(outer->targetlist)));
 	Assert(list_length(scan->custom_private) == JOIN_NPRIVATE);
 	scan->custom_scan_tlist = builder.tlist;
 	scan->custom_plans = list_make1(outer);
-	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.targetlist = (List *)
+		model_replace_row_identity((Node *) tlist, root);
 	scan->scan.plan.qual = (List *) model_use_scan_tuple((Node *) filter,
 														 relids,
 														 builder.tlist);

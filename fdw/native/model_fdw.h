@@ -349,6 +349,8 @@ extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 					   ModelBindings *bindings);
 extern bool model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
 							   AttrNumber attnum);
+extern Index model_security_level(RestrictInfo *rinfo);
+extern List *model_order_quals(List *quals);
 extern void model_split_quals(PlannerInfo *root, RelOptInfo *rel,
 							  ModelBindings *bindings, List *quals,
 							  List **before, List **after);
@@ -465,6 +467,12 @@ extern List *model_level_reads(ModelJoinShape *shape, RelOptInfo *joinrel,
 							   int number);
 extern bool model_is_append(PlannerInfo *root, RelOptInfo *rel);
 
+/* ---- identity.c: row identity columns of partitioned targets ---- */
+
+extern bool model_has_row_identity(PathTarget *target);
+extern Path *model_wrap_row_identity(Path *path);
+extern Node *model_replace_row_identity(Node *node, PlannerInfo *root);
+
 /* ---- append.c: the Model Append ---- */
 
 extern const CustomPathMethods model_append_path_methods;
@@ -493,8 +501,8 @@ typedef struct ModelJoinParts
 	Expr	*answer;	   /* its value where a model row is found */
 } ModelJoinParts;
 
-extern Plan *model_join_make_plan(ModelJoinParts *parts, Plan *outer,
-								  List *tlist, uint32 flags);
+extern Plan *model_join_make_plan(PlannerInfo *root, ModelJoinParts *parts,
+								  Plan *outer, List *tlist, uint32 flags);
 extern List *model_pull_reads(List *exprs, List *below);
 extern Node *model_use_scan_tuple(Node *node, Relids relids, List *tlist);
 

@@ -218,14 +218,32 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 			 model_is_adopted(rel) ? model_adopted_path(path) : (Path *) path);
 }
 
+/* All relations of those sets that have none of "without". */
+static Relids
+union_without(List *sets, Relids without)
+{
+	Relids	  all = NULL;
+	ListCell *cell;
+
+	foreach(cell, sets)
+		if (!bms_overlap(lfirst(cell), without))
+			all = bms_add_members(all, lfirst(cell));
+	return all;
+}
+
 /*
  * Add sets of sources without other models, and without each of them: two
  * models that share an input must not wait for each other.
+ *
+ * From 16 on a set also names outer joins, those above the relations whose
+ * columns a condition reads.  Without such a relation the join must not stay
+ * behind, so whole sets are left out rather than the models in them.
  */
 static void
 add_sources_without_models(PlannerInfo *root, Relids all, List **sources)
 {
-	Relids others = bms_copy(all);
+	List  *sets = list_copy(*sources);
+	Relids models = NULL;
 	int	   relid = -1;
 
 	while ((relid = bms_next_member(all, relid)) >= 0)
@@ -234,11 +252,12 @@ add_sources_without_models(PlannerInfo *root, Relids all, List **sources)
 
 		if (rel == NULL || !model_is_table(rel))
 			continue;
-		others = bms_del_member(others, relid);
-		*sources = lappend(*sources, bms_del_member(bms_copy(all), relid));
+		models = bms_add_member(models, relid);
+		*sources = lappend(*sources,
+						   union_without(sets, bms_make_singleton(relid)));
 	}
-	if (!bms_equal(others, all))
-		*sources = lcons(others, *sources);
+	if (!bms_is_empty(models))
+		*sources = lcons(union_without(sets, models), *sources);
 }
 
 /*
@@ -322,11 +341,12 @@ static void
 request_source_join(PlannerInfo *root, RelOptInfo *rel, Relids sources)
 {
 	PlaceHolderInfo *info;
-	int				 first = bms_next_member(sources, -1);
 
 	sources = bms_intersect(sources, root->all_baserels);
 	if (bms_num_members(sources) < 2 ||
-		bms_is_subset(sources, connected_relations(root, rel, first)))
+		bms_is_subset(sources,
+					  connected_relations(root, rel,
+										  bms_next_member(sources, -1))))
 		return;
 	info = makeNode(PlaceHolderInfo);
 	info->phid = ++root->glob->lastPHId;
@@ -366,22 +386,35 @@ add_parameterised_path(PlannerInfo *root, RelOptInfo *rel,
 static Relids
 parent_sources(PlannerInfo *root, RelOptInfo *rel)
 {
-	Index	  parent = root->append_rel_array[rel->relid]->parent_relid;
-	Relids	  sources = NULL;
-	ListCell *cell;
+	Index		parent = root->append_rel_array[rel->relid]->parent_relid;
+	RelOptInfo *parent_rel = find_base_rel(root, parent);
+	Relids		sources = NULL;
+	ListCell   *cell;
+	ListCell   *lc;
 
-	foreach(cell, find_base_rel(root, parent)->joininfo)
-		sources =
-			bms_add_members(sources,
-							lfirst_node(RestrictInfo, cell)->clause_relids);
+	foreach(cell, parent_rel->joininfo)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+
+		if (join_clause_is_movable_to(rinfo, parent_rel))
+			sources = bms_add_members(sources, rinfo->clause_relids);
+	}
 	foreach(cell, root->eq_classes)
 	{
 		EquivalenceClass *class = lfirst(cell);
 
-		if (bms_is_member(parent, class->ec_relids))
-			sources = bms_add_members(sources, class->ec_relids);
+		if (!bms_is_member(parent, class->ec_relids))
+			continue;
+		foreach(lc, class->ec_members)
+		{
+			EquivalenceMember *member = lfirst(lc);
+
+			if (!member->em_is_child &&
+				!bms_is_member(parent, member->em_relids))
+				sources = bms_add_members(sources, member->em_relids);
+		}
 	}
-	return bms_del_member(bms_intersect(sources, root->all_baserels), parent);
+	return bms_del_member(sources, parent);
 }
 
 /*
@@ -889,8 +922,8 @@ model_scan_recheck(ModelScanState *state, TupleTableSlot *slot)
 			ExecCopySlot(slot, answer);
 	}
 	econtext->ecxt_scantuple = slot;
-	return ExecQual(state->before, econtext) &&
-		ExecQual(state->recheck, econtext);
+	return ExecQual(state->recheck, econtext) &&
+		ExecQual(state->before, econtext);
 }
 
 /* Start over with new parameters. */

@@ -298,6 +298,10 @@ add_subquery_join(PlannerInfo *root, Path *outer, ModelJoinParts *parts)
 static bool
 has_subquery_join(Path *path, SubPlan *subplan)
 {
+	/* see model_wrap_row_identity() */
+	if (IsA(path, AppendPath) &&
+		list_length(((AppendPath *) path)->subpaths) == 1)
+		path = linitial(((AppendPath *) path)->subpaths);
 	while (IsA(path, CustomPath) &&
 		   ((CustomPath *) path)->methods == &subquery_path_methods)
 	{
@@ -324,7 +328,7 @@ batch_subplans(PlannerInfo *root, Path *outer, List *subplans)
 			split_subplan(root, subplan, &parts))
 			outer = add_subquery_join(root, outer, &parts);
 	}
-	return outer;
+	return model_wrap_row_identity(outer);
 }
 
 /* Go down the paths that pass every row on, and batch what they compute. */
@@ -407,28 +411,40 @@ upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
 		batch_path(root, lfirst(cell));
 }
 
+/* The highest security level of conditions that are not leakproof. */
+static Index
+highest_level(List *clauses)
+{
+	Index	  level = 0;
+	ListCell *cell;
+
+	foreach(cell, clauses)
+		level = Max(level,
+					model_security_level(lfirst_node(RestrictInfo, cell)));
+	return level;
+}
+
 /*
  * The relation's conditions that hold subqueries which can be batched, and
  * these subqueries.
  *
  * The Model Join checks such a condition after all others.  A condition that
- * must come before another, for row-level security, is left where it is.
+ * must come before another, for row-level security, is left where it is;
+ * "level" receives the security level of the others.
  */
 static List *
-conditions_with_subplans(RelOptInfo *rel, List **subplans)
+conditions_with_subplans(RelOptInfo *rel, List **subplans, Index *level)
 {
 	List	 *conditions = NIL;
-	Index	  level = rel->baserestrict_min_security;
 	ListCell *cell;
 
-	foreach(cell, rel->baserestrictinfo)
-		level = Max(level, lfirst_node(RestrictInfo, cell)->security_level);
+	*level = highest_level(rel->baserestrictinfo);
 	foreach(cell, rel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
 		int			  known = list_length(*subplans);
 
-		if (rinfo->security_level < level)
+		if (rinfo->security_level < *level)
 			continue;
 		collect_subplans((Node *) rinfo->clause, subplans);
 		/* an IN that finds no row is false; only here NULL is as good */
@@ -489,19 +505,27 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 	List	   *subplans = NIL;
 	List	   *conditions;
 	PathTarget *target;
+	Index		level;
 	ListCell   *cell;
 
 	if (previous_rel_hook)
 		previous_rel_hook(root, rel, rti, rte);
 	if (!may_batch(root) || rte->inh || model_is_table(rel))
 		return;
-	conditions = conditions_with_subplans(rel, &subplans);
+	conditions = conditions_with_subplans(rel, &subplans, &level);
 	if (conditions == NIL)
 		return;
 	target = target_with_conditions(root, rel, conditions);
 	foreach(cell, rel->pathlist)
-		lfirst(cell) = batch_conditions(root, rel, lfirst(cell), target,
-										conditions, subplans);
+	{
+		ParamPathInfo *param_info = ((Path *) lfirst(cell))->param_info;
+
+		/* the path checks join conditions, too: not before these, if they leak */
+		if (param_info == NULL ||
+			highest_level(param_info->ppi_clauses) <= level)
+			lfirst(cell) = batch_conditions(root, rel, lfirst(cell), target,
+											conditions, subplans);
+	}
 }
 
 /* Take the conditions that a Model Join checks out of the plan below it. */
@@ -525,7 +549,7 @@ plan_subquery_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 {
 	remove_conditions(linitial(custom_plans),
 					  ((SubqueryPath *) path)->parts.filter);
-	return model_join_make_plan(&((SubqueryPath *) path)->parts,
+	return model_join_make_plan(root, &((SubqueryPath *) path)->parts,
 								linitial(custom_plans), tlist, path->flags);
 }
 

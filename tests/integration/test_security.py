@@ -279,3 +279,73 @@ def test_secrets_are_nowhere(
     for text in seen:
         for secret in (*SECRETS, key):
             assert secret not in text
+
+
+# ---- row-level security: what a leaky function of a user sees ----
+
+LEAK = """
+    CREATE FUNCTION leak(value float8) RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+    AS 'BEGIN RAISE NOTICE ''leaked %'', value; RETURN true; END';
+"""
+
+
+def leaks(session: Connection, sql: str) -> set[str]:
+    """Run a query as the clerk; return what it was told."""
+    told: list[str] = []
+
+    def listen(diag: psycopg.errors.Diagnostic) -> None:
+        told.append(diag.message_primary or "")
+
+    session.add_notice_handler(listen)
+    try:
+        with as_clerk(session):
+            session.execute(sql.encode())
+    finally:
+        session.remove_notice_handler(listen)
+    return set(told)
+
+
+@pytest.mark.parametrize("condition", ["leak(p.s)", "leak(p.a)", "leak(p.s) AND leak(p.a)"])
+@pytest.mark.parametrize("node", ["on", "off"])
+def test_policies_come_before_conditions_of_users(session: Connection, condition: str, node: str) -> None:
+    """A policy of a partitioned table whose partitions are models, as it is without the Model Join."""
+    session.execute(
+        LEAK.encode()
+        + b"""
+        CREATE TABLE parts (a float8, b float8, s float8, d float8) PARTITION BY RANGE (b);
+        CREATE FOREIGN TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (9)
+        SERVER triton OPTIONS (model 'affine');
+        ALTER TABLE parts ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY p ON parts USING (s = 5);
+        CREATE TABLE t AS SELECT i::float8 AS x, 1::float8 AS y FROM generate_series(1, 5) i;
+        GRANT SELECT ON parts, t TO clerk;
+    """
+    )
+    session.execute(f"SET model_fdw.enable_model_join = {node}".encode())
+    told = leaks(session, f"SELECT count(*) FROM t JOIN parts p ON p.a = t.x AND p.b = t.y WHERE {condition}")
+    assert told == {text for text, column in (("leaked 5", "p.s"), ("leaked 1", "p.a")) if column in condition}
+    told = leaks(session, f"SELECT count(*) FROM parts p WHERE p.a IN (1, 2, 3) AND p.b = 1 AND {condition}")
+    assert told == {text for text, column in (("leaked 5", "p.s"), ("leaked 1", "p.a")) if column in condition}
+
+
+@pytest.mark.parametrize("node", ["on", "off"])
+def test_policies_that_ask_a_model_come_before_join_conditions(session: Connection, node: str) -> None:
+    session.execute(
+        LEAK.encode()
+        + b"""
+        CREATE TABLE secret (id int PRIMARY KEY, word float8, x float8, y float8);
+        INSERT INTO secret SELECT i, i, i, i FROM generate_series(1, 4) i;
+        ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY p ON secret USING ((SELECT p.s FROM ml.affine p WHERE p.a = x AND p.b = y) > 1000);
+        CREATE TABLE d AS SELECT id FROM secret;
+        ANALYZE secret, d;
+        GRANT SELECT ON secret, d TO clerk;
+        GRANT USAGE ON SCHEMA ml TO clerk;
+        GRANT SELECT ON ml.affine TO clerk;
+    """
+    )
+    session.execute(f"SET model_fdw.enable_model_join = {node}".encode())
+    for method in ("hashjoin", "mergejoin", "material", "seqscan"):
+        session.execute(f"SET enable_{method} = off".encode())
+    sql = "SELECT count(*) FROM d JOIN secret c ON c.id = d.id AND leak(c.word + d.id)"
+    assert leaks(session, sql) == set()
