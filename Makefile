@@ -19,8 +19,11 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 .PHONY: help demo up down psql test test-full test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers \
 	lint bench build install uninstall clean
 
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' Makefile
+help:
+	@awk -F ':.*## ' '/^## / { print (n++ ? "\n" : "") substr($$0, 4) } \
+		/^[a-z-]+:.*## / { printf "  make %-13s  %s\n", $$1, $$2 }' Makefile
+
+## To use it
 
 demo: ## from a bare checkout to predictions on screen
 	@$(DEV) demo
@@ -28,11 +31,22 @@ demo: ## from a bare checkout to predictions on screen
 up: ## start PostgreSQL and Triton and leave them running; addresses in .run/env
 	@$(DEV) up
 
+psql: ## open a session on the servers of "make up" (ARGS)
+	@$(DEV) psql $(ARGS)
+
 down: ## stop what "make up" started
 	@$(DEV) down
 
-psql: ## open a session on the servers of "make up" (ARGS)
-	@$(DEV) psql $(ARGS)
+install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
+	@DESTDIR="$(DESTDIR)" $(DEV) install "$(PG_CONFIG)"
+
+uninstall: ## remove what "make install" has installed: PG_CONFIG=... PYTHON=...
+	@$(DEV) uninstall "$(PG_CONFIG)"
+
+clean: ## stop the servers and remove all state
+	@$(DEV) clean
+
+## To work on it
 
 test: ## run all tests (ARGS)
 	@$(DEV) test $(ARGS)
@@ -66,12 +80,3 @@ bench: ## run the benchmark (ARGS)
 
 build: ## install and build everything, start nothing
 	@$(DEV) build
-
-install: ## install into a PostgreSQL that is there: PG_CONFIG=... PYTHON=...
-	@DESTDIR="$(DESTDIR)" $(DEV) install "$(PG_CONFIG)"
-
-uninstall: ## remove what "make install" has installed: PG_CONFIG=... PYTHON=...
-	@$(DEV) uninstall "$(PG_CONFIG)"
-
-clean: ## stop the servers and remove all state
-	@$(DEV) clean

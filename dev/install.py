@@ -49,7 +49,7 @@ def install(pg_config: Path, python: Path) -> None:
 def uninstall(pg_config: Path, python: Path) -> None:
     """Remove the C library, the extension and the Python package; what the package needs stays."""
     check_postgres(pg_config)
-    refuse_managed(python)
+    refuse_managed(python, "make uninstall PG_CONFIG=... PYTHON=/path/of/the/installation/bin/python")
     check_writable(pg_config, "uninstall")
     with build_directory() as build:
         with step(f"removing the C library from {pg_config}"):
@@ -89,7 +89,12 @@ def check_postgres(pg_config: Path) -> None:
         )
 
 
-def refuse_managed(python: Path) -> None:
+MAKE_ENVIRONMENT = (
+    "/usr/bin/python3 -m venv /opt/model_fdw && make install PG_CONFIG=... PYTHON=/opt/model_fdw/bin/python"
+)
+
+
+def refuse_managed(python: Path, hint: str = MAKE_ENVIRONMENT) -> None:
     """Refuse an interpreter whose packages belong to the system's package manager (PEP 668)."""
     check = (
         "import os, sys, sysconfig\n"
@@ -99,7 +104,7 @@ def refuse_managed(python: Path) -> None:
     if subprocess.run([python, "-I", "-c", check], check=False).returncode != 0:
         raise Failure(
             f"the packages of {python} belong to the system's package manager",
-            hint="python3 -m venv /opt/model_fdw && make install PG_CONFIG=... PYTHON=/opt/model_fdw/bin/python",
+            hint=hint,
         )
 
 
@@ -123,7 +128,7 @@ def server_account() -> Account:
 
 def check_readable(account: Account) -> None:
     """Refuse a Python that the server's user cannot read: the library would find neither it nor our package."""
-    prerequisites.check_interpreter(account, base_python())
+    prerequisites.check_interpreter(account, base_python(), MAKE_ENVIRONMENT)
     packages = Path(sysconfig.get_path("purelib"))
     if not account.can_enter(packages):
         raise Failure(

@@ -105,12 +105,14 @@ def check_machine() -> None:
         )
 
 
-def check_interpreter(account: Account, python: Path) -> None:
+def check_interpreter(
+    account: Account, python: Path, hint: str = "PYTHON=/usr/bin/python3, or run make as an ordinary user"
+) -> None:
     """Refuse an interpreter that the user of the servers cannot read."""
     if not account.can_enter(python.parent) or not account.can_enter(Path(sys.base_prefix)):
         raise Failure(
             f"{python} cannot be read by user {account.name}, who runs PostgreSQL",
-            hint="PYTHON=/usr/bin/python3, or run make as an ordinary user",
+            hint=hint,
         )
 
 

@@ -316,6 +316,11 @@ class Triton:
         return f"{HOST}:{self.http_port}"
 
     @property
+    def metrics(self) -> str:
+        """Give host:port of the metrics."""
+        return f"{HOST}:{self.metrics_port}"
+
+    @property
     def url(self) -> str:
         """Give the value of the foreign server's option "url"."""
         return f"grpc://{self.grpc}"

@@ -130,6 +130,7 @@ def write_env(places: Places, postgres: Postgres, triton: Triton) -> None:
         **postgres.environment(DATABASE),
         "TRITON_GRPC": triton.grpc,
         "TRITON_HTTP": triton.http,
+        "TRITON_METRICS": f"http://{triton.metrics}/metrics",
     }
     write_last(places.env_file, "".join(f"{key}={shlex.quote(env[key])}\n" for key in env))
 
