@@ -1,5 +1,6 @@
 # The front door: every target prepares what it needs. "make" alone lists them.
 #   PYTHON   the interpreter to embed and to build with (default: the system's)
+#   MODELS   a model repository for "make up" to serve beside the examples
 #   ARGS     more arguments for pytest, psql or the benchmark: make test ARGS="-k join"
 #   VERSION  which PostgreSQL "make test-asserts" builds: 15, 17 or 18
 #   VERSIONS  which PostgreSQLs "make test-matrix" takes: VERSIONS="15 17"
@@ -28,7 +29,7 @@ help:
 demo: ## from a bare checkout to predictions on screen
 	@$(DEV) demo
 
-up: ## start PostgreSQL and Triton and leave them running; addresses in .run/env
+up: ## start PostgreSQL and Triton and leave them running; addresses in .run/env (MODELS)
 	@$(DEV) up
 
 psql: ## open a session on the servers of "make up" (ARGS)

@@ -87,6 +87,11 @@ class Places:
         return self.run / "up.json"
 
     @property
+    def ports(self) -> Path:
+        """Remember the ports of "make up", so that the next one has the same."""
+        return self.run / "ports.json"
+
+    @property
     def venv(self) -> Path:
         """Hold PostgreSQL, the engine and the tools."""
         return self.home / "venv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,28 +18,64 @@ from dev.servers import Postgres, Triton, answers
 
 DATABASE = "demo"
 EXAMPLES = CHECKOUT / "examples"
+# The tables and models that README.md and docs/ take for granted.
+DOCUMENTS = CHECKOUT / "tests" / "documents"
 
 
 def up(places: Places) -> None:
-    """Start PostgreSQL and Triton, unless they run already, and write .run/env."""
-    running = read_state(places)
-    if len(running) == 2 and are_healthy(places, running):
+    """Start of PostgreSQL and Triton what does not run, on the ports that it had, and write .run/env."""
+    own = own_models()
+    postgres = Postgres(data=places.clusters / "up", name="up-postgres", places=places)
+    repositories = [places.models, DOCUMENTS / "models", *own]
+    triton = Triton(repositories, name="up-triton", places=places)
+    running, ports = read_state(places), read_ports(places)
+    if adopt_healthy(postgres, triton, running, ports, renew_triton=bool(own)):
         say("The servers are running already.")
     else:
-        stop_all(places)
-        start_all(places)
+        start_missing(places, postgres, triton)
     say(f"Their addresses are in {places.env_file.relative_to(CHECKOUT)}; a session: make psql")
 
 
-def start_all(places: Places) -> None:
-    """Start both servers; where something fails, leave none behind."""
-    postgres = Postgres(data=places.clusters / "up", name="up-postgres", places=places)
-    triton = Triton([places.models], name="up-triton", places=places)
+def own_models() -> list[Path]:
+    """Name the model repository to serve beside the examples, the variable MODELS."""
+    named = os.environ.get("MODELS")
+    if named and not Path(named).is_dir():
+        raise Failure(f'"{named}" is not a directory', hint="MODELS=/path/to/a/model/repository")
+    return [Path(named)] if named else []
+
+
+def adopt_healthy(
+    postgres: Postgres, triton: Triton, running: Mapping[str, Running], ports: Mapping[str, int], *, renew_triton: bool
+) -> bool:
+    """Take over what runs and answers; stop what does not, and give it its ports again where these are free."""
+    healthy = {
+        "PostgreSQL": lambda: is_listening(ports["postgres"]),
+        "Triton": lambda: not renew_triton and answers(ports["http"]),
+    }
+    well = {name for name, server in running.items() if ports and server.alive() and healthy[name]()}
+    for name, server in running.items():
+        if name not in well:
+            server.stop()
+    if "PostgreSQL" in well:
+        postgres.running = running["PostgreSQL"]
+    if "PostgreSQL" in well or are_free(ports, "postgres"):
+        postgres.port = ports["postgres"]
+    if "Triton" in well:
+        triton.running = running["Triton"]
+    if "Triton" in well or are_free(ports, "grpc", "http", "metrics"):
+        triton.grpc_port, triton.http_port, triton.metrics_port = (ports[key] for key in ("grpc", "http", "metrics"))
+    return len(well) == 2
+
+
+def start_missing(places: Places, postgres: Postgres, triton: Triton) -> None:
+    """Start the servers that do not run; where something fails, leave none of these behind."""
     with contextlib.ExitStack() as started:
-        with step("starting PostgreSQL"):
-            started.enter_context(postgres)
-        with step("starting Triton"):
-            started.enter_context(triton)
+        if postgres.running is None:
+            with step("starting PostgreSQL"):
+                started.enter_context(postgres)
+        if triton.running is None:
+            with step("starting Triton"):
+                started.enter_context(triton)
         with step(f'preparing database "{DATABASE}"'):
             prepare_database(places, postgres, triton)
         write_state(places, postgres.running, triton.running)
@@ -48,19 +85,26 @@ def start_all(places: Places) -> None:
     triton.leave_running()
 
 
+def are_free(ports: Mapping[str, int], *names: str) -> bool:
+    """Tell whether the ports of the last time are known, and nobody listens there now."""
+    return bool(ports) and not any(is_listening(ports[name]) for name in names)
+
+
 def prepare_database(places: Places, postgres: Postgres, triton: Triton) -> None:
     """Make the database once; its foreign server again where the extension's SQL has changed."""
     exists = postgres.psql("-c", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")
     if not exists.strip():
         postgres.psql("-c", f"CREATE DATABASE {DATABASE}")
     run = SqlRunner(postgres, {"csv": str(places.patients), "url": triton.url})
-    stamp, digest = places.clusters / "up.stamp", digest_of(files_of(("sql", "examples")))
+    stamp, digest = places.clusters / "up.stamp", digest_of(files_of(("sql", "examples", "tests/documents")))
     if exists.strip() and stamp.exists() and stamp.read_text() == digest:
         run.command("ALTER SERVER triton OPTIONS (SET url :'url')")
+        run.command("IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO ml")
         return
     run.command("DROP EXTENSION IF EXISTS model_fdw CASCADE")
     run.command("DROP SCHEMA IF EXISTS ml CASCADE")
     run.file(EXAMPLES / "patients.sql")
+    run.file(DOCUMENTS / "scenario.sql")
     run.file(EXAMPLES / "connect.sql")
     write_last(stamp, digest)
 
@@ -101,14 +145,6 @@ def stop_all(places: Places) -> bool:
     return bool(alive)
 
 
-def are_healthy(places: Places, running: Mapping[str, Running]) -> bool:
-    """Tell whether both servers are there and answer at the addresses in .run/env."""
-    if not all(server.alive() for server in running.values()) or not places.env_file.exists():
-        return False
-    env = read_env(places)
-    return is_listening(int(env["PGPORT"])) and answers(int(env["TRITON_HTTP"].rpartition(":")[2]))
-
-
 def write_state(places: Places, postgres: Running | None, triton: Running | None) -> None:
     """Note the processes, so that another process can stop them."""
     servers = {"PostgreSQL": postgres, "Triton": triton}
@@ -132,7 +168,19 @@ def write_env(places: Places, postgres: Postgres, triton: Triton) -> None:
         "TRITON_HTTP": triton.http,
         "TRITON_METRICS": f"http://{triton.metrics}/metrics",
     }
+    ports = {
+        "postgres": postgres.port,
+        "grpc": triton.grpc_port,
+        "http": triton.http_port,
+        "metrics": triton.metrics_port,
+    }
+    write_last(places.ports, json.dumps(ports))
     write_last(places.env_file, "".join(f"{key}={shlex.quote(env[key])}\n" for key in env))
+
+
+def read_ports(places: Places) -> dict[str, int]:
+    """Read the ports of the last time; none where there was none."""
+    return json.loads(places.ports.read_text()) if places.ports.exists() else {}
 
 
 def read_env(places: Places) -> dict[str, str]:

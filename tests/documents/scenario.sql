@@ -1,5 +1,7 @@
 -- What the documents take for granted, besides table "patients": tables whose rows models score.
 
+DROP TABLE IF EXISTS sides, customers, transactions, reviews CASCADE;
+
 CREATE TABLE sides AS
 SELECT i AS id, 3.0 * i AS a, 4.0 * i AS b, CASE WHEN i % 11 > 0 THEN 5.0 * i END AS c
 FROM generate_series(1, 5000) AS i;
