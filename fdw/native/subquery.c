@@ -27,6 +27,7 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
+#include "optimizer/planmain.h"
 #include "optimizer/planner.h"
 #include "optimizer/tlist.h"
 #include "rewrite/rewriteManip.h"
@@ -479,15 +480,26 @@ static Path *
 batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
 				 PathTarget *target, List *conditions, List *subplans)
 {
-	Path	*outer = (Path *) create_projection_path(root, rel, path, target);
-	Path	*joined;
-	QualCost cost;
+	PathTarget *narrow = path->pathtarget;
+	Path	   *outer;
+	Path	   *joined;
+	QualCost	cost;
 
+	/*
+	 * The scan itself gives the columns: a Result that is put above it for a
+	 * condition without columns could not project what the scan leaves out.
+	 */
+	if (is_projection_capable_path(path))
+		path->pathtarget = target;
+	outer = (Path *) create_projection_path(root, rel, path, target);
 	/* that function expects to be used above all joins only */
 	outer->param_info = path->param_info;
 	joined = batch_subplans(root, outer, subplans);
 	if (joined == outer)
+	{
+		path->pathtarget = narrow;
 		return path;
+	}
 	((SubqueryPath *) joined)->parts.filter = conditions;
 	joined->pathtarget = rel->reltarget;
 	/* what the subqueries would have cost, one request per row */

@@ -1398,6 +1398,10 @@ def subqueries() -> list[Shape]:
             f"SELECT {SUBQUERY} FROM t UNION ALL SELECT (SELECT s FROM affine WHERE a = v.y AND b = 1) FROM v",
         ),
         Shape("over a partitioned table", f"SELECT t.id, {SUBQUERY} FROM tp t"),
+        Shape(
+            "over a partitioned table, with a condition without columns",
+            f"SELECT t.id FROM tp t WHERE {SUBQUERY} > 3 AND (SELECT max(id) > 1 FROM u)",
+        ),
         Shape("over a function", "SELECT n, (SELECT s FROM affine WHERE a = n AND b = n) FROM generate_series(1, 6) n"),
         Shape("over nothing", "SELECT (SELECT s FROM affine WHERE a = 1 AND b = 1), 1"),
         Shape("over an empty table", "SELECT e.id, (SELECT s FROM affine WHERE a = e.x AND b = e.y) FROM e"),
