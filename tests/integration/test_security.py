@@ -334,10 +334,10 @@ def test_policies_that_ask_a_model_come_before_join_conditions(session: Connecti
         LEAK.encode()
         + b"""
         CREATE TABLE secret (id int PRIMARY KEY, word float8, x float8, y float8);
-        INSERT INTO secret SELECT i, i, i, i FROM generate_series(1, 4) i;
+        INSERT INTO secret SELECT i, i, 0, 0 FROM generate_series(1, 2000) i;
         ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
         CREATE POLICY p ON secret USING ((SELECT p.s FROM ml.affine p WHERE p.a = x AND p.b = y) > 1000);
-        CREATE TABLE d AS SELECT id FROM secret;
+        CREATE TABLE d AS SELECT id FROM secret WHERE id < 4;
         ANALYZE secret, d;
         GRANT SELECT ON secret, d TO clerk;
         GRANT USAGE ON SCHEMA ml TO clerk;
