@@ -85,7 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
         if scripted:
             self._send(script.status, script.kind, {}, script.body or b"", script)
             return
-        self._send(*self._answer(fake, body), script)
+        status, kind, headers, answer = self._answer(fake, body)
+        if fake.nulls and kind == JSON:
+            answer = json.dumps(_with_nulls(json.loads(answer))).encode()
+        self._send(status, kind, headers, answer, script)
 
     def _answer(  # noqa: PLR0911
         self, fake: FakeHttp, body: bytes
@@ -174,6 +177,19 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
 
+# What objects of the protocol may leave out.
+OPTIONAL_MEMBERS = ("parameters", "version", "reason", "max_batch_size", "optional", "error", "extensions", "id")
+OPTIONAL_MEMBERS += ("model_transaction_policy", "sequence_batching", "model_version", "string_value", "platform")
+
+
+def _with_nulls(answer: Any) -> Any:
+    if isinstance(answer, list):
+        return [_with_nulls(item) for item in answer]
+    if not isinstance(answer, dict):
+        return answer
+    return dict.fromkeys(OPTIONAL_MEMBERS) | {name: _with_nulls(value) or None for name, value in answer.items()}
+
+
 def _config(model: FakeModel) -> dict[str, Any]:
     config: dict[str, Any] = {
         "max_batch_size": model.max_batch_size,
@@ -222,7 +238,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class FakeHttp:
-    """A fake model server on 127.0.0.1; a context manager. ``calls`` counts requests by path."""
+    """A fake model server on 127.0.0.1; a context manager. ``calls`` counts requests by path.
+
+    ``nulls``: it writes null for what others leave out, as KServe does."""
 
     def __init__(
         self,
@@ -231,10 +249,11 @@ class FakeHttp:
         binary: bool = True,
         has_extensions: bool = True,
         context: Any = None,
+        nulls: bool = False,
     ) -> None:
         self.script = script or Script()
         self.models = {"fake": FAKE} if models is None else models
-        self.binary, self.has_extensions = binary, has_extensions
+        self.binary, self.has_extensions, self.nulls = binary, has_extensions, nulls
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.calls: Counter[str] = Counter()

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, TypeVar
+from typing import Any, Callable, Iterator, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -107,7 +107,7 @@ class TritonHttp:
         request: HttpRequest,
         model: str,
         timeout_ms: int,
-        parse: Callable[[Any], T],
+        parse: Callable[[_Json], T],
         if_unknown: T | None = None,
     ) -> Call[T]:
         """Make a request for JSON; ``if_unknown`` is the answer of a server that has no such call."""
@@ -256,38 +256,98 @@ def _to_json(tensor: InputData) -> list[Any]:
 # ---------------------------------------------------------------- answers
 
 
-def _read_json(model: str, body: bytes, parse: Callable[[Any], T]) -> T:
+def _read_json(model: str, body: bytes, parse: Callable[[_Json], T]) -> T:
     """Parse an answer; whatever is not as the protocol says is malformed."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         raise _malformed(model, "The answer is not JSON.") from None
     try:
-        return parse(answer)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
-        raise _malformed(model, "The answer is not what the Open Inference Protocol says.") from None
+        return parse(_Json(answer))
+    except _Wrong as wrong:
+        raise _malformed(model, str(wrong)) from None
+    except RecursionError:
+        raise _malformed(model, "The answer is nested too deeply.") from None
 
 
-def _lists_binary(answer: Any) -> bool:
-    return _BINARY in answer.get("extensions", [])
+class _Wrong(Exception):
+    """Something in an answer is not as the protocol says; the text says what, as a sentence."""
 
 
-def _parse_tensors(tensors: Any) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(str(tensor["name"]), str(tensor["datatype"]), _shape(tensor)) for tensor in tensors)
+_KINDS: dict[type[Any], str] = {dict: "no object", list: "no list", str: "no text"}
 
 
-def _parse_metadata(answer: Any) -> Metadata:
-    return Metadata(_parse_tensors(answer.get("inputs") or []), _parse_tensors(answer.get("outputs") or []))
+@dataclass(frozen=True)
+class _Json:
+    """A value of an answer and the way to it, for messages. A member that is null counts as one that is not there."""
+
+    value: Any
+    path: str = ""
+
+    def wrong(self, what: str) -> _Wrong:
+        """Build the error for this value."""
+        return _Wrong(f'Member "{self.path}" of the answer {what}.' if self.path else f"The answer {what}.")
+
+    def member(self, name: str) -> _Json:
+        """Return a member of an object; its value is None where there is none."""
+        members = self.read(dict)
+        return _Json(members.get(name), f"{self.path}.{name}" if self.path else name)
+
+    def read(self, kind: type[T], default: T | None = None) -> T:
+        """Return the value, of this type; ``default`` where there is none."""
+        if self.value is None and default is not None:
+            return default
+        if isinstance(self.value, kind):
+            return self.value
+        raise self.wrong("is missing" if self.value is None and self.path else f"is {_KINDS[kind]}")
+
+    def items(self, default: list[Any] | None = None) -> list[_Json]:
+        """Return the elements of a list; ``default`` where there is none."""
+        return [_Json(item, f"{self.path}[{number}]") for number, item in enumerate(self.read(list, default))]
+
+    def integer(self, default: int | None = None) -> int:
+        """Return an integer of 64 bits, which some write as text; ``default`` where there is none."""
+        if self.value is None and default is not None:
+            return default
+        try:
+            return _int64(self.value)
+        except (TypeError, ValueError, OverflowError):
+            raise self.wrong("is missing" if self.value is None else "is no integer of 64 bits") from None
+
+    def shape(self) -> tuple[int, ...]:
+        """Return a list of dimensions."""
+        return tuple(size.integer() for size in self.items())
 
 
-def _parse_config(answer: Any) -> Config:
+def _lists_binary(answer: _Json) -> bool:
+    return _BINARY in answer.member("extensions").read(list, [])
+
+
+def _parse_tensors(tensors: _Json) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(tensor.member("name").read(str), tensor.member("datatype").read(str), tensor.member("shape").shape())
+        for tensor in tensors.items([])
+    )
+
+
+def _parse_metadata(answer: _Json) -> Metadata:
+    return Metadata(_parse_tensors(answer.member("inputs")), _parse_tensors(answer.member("outputs")))
+
+
+def _parse_config(answer: _Json) -> Config:
+    parameters = answer.member("parameters")
     return Config(
-        max_batch_size=_int64(answer.get("max_batch_size", 0)),
-        decoupled=bool(answer.get("model_transaction_policy", {}).get("decoupled")),
-        sequence="sequence_batching" in answer,
-        optional_inputs=frozenset(tensor["name"] for tensor in answer.get("input", []) if tensor.get("optional")),
+        max_batch_size=answer.member("max_batch_size").integer(0),
+        decoupled=bool(_Json(answer.member("model_transaction_policy").read(dict, {})).member("decoupled").value),
+        sequence=answer.member("sequence_batching").value is not None,
+        optional_inputs=frozenset(
+            tensor.member("name").read(str)
+            for tensor in answer.member("input").items([])
+            if tensor.member("optional").value
+        ),
         parameters=tuple(
-            (name, str(value.get("string_value", ""))) for name, value in sorted(answer.get("parameters", {}).items())
+            (name, parameters.member(name).read(dict, {}).get("string_value") or "")
+            for name in sorted(parameters.read(dict, {}))
         ),
     )
 
@@ -302,15 +362,15 @@ def _parse_statistics(answer: Any) -> Statistics:
     )
 
 
-def _parse_index(answer: Any) -> tuple[IndexEntry, ...]:
+def _parse_index(answer: _Json) -> tuple[IndexEntry, ...]:
     return tuple(
         IndexEntry(
-            str(entry["name"]),
-            str(entry.get("version") or ""),
-            entry.get("state") == "READY",
-            str(entry.get("reason") or "").strip().partition("\n")[0],
+            entry.member("name").read(str),
+            str(entry.member("version").value or ""),
+            entry.member("state").value == "READY",
+            entry.member("reason").read(str, "").strip().partition("\n")[0],
         )
-        for entry in answer
+        for entry in answer.items()
     )
 
 
@@ -322,20 +382,23 @@ def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
         raise _malformed(model, f"Header {_JSON_LENGTH} does not fit an answer of {len(body)} bytes.")
     end = len(body) if length is None else int(length)
 
-    def parse(answer: Any) -> tuple[Tensor, ...]:
-        if "error" in answer:
-            raise RequestFailed(Failure("UNKNOWN", str(answer["error"])))
+    def parse(answer: _Json) -> tuple[Tensor, ...]:
+        error = answer.member("error")
+        if error.value is not None:
+            raise RequestFailed(Failure("UNKNOWN", str(error.value)))
         position = end
         tensors = []
-        for output in answer["outputs"]:
-            size = output.get("parameters", {}).get("binary_data_size")
+        for output in answer.member("outputs").items():
+            name, dtype = output.member("name").read(str), output.member("datatype").read(str)
+            parameters = output.member("parameters")
+            size = None if parameters.value is None else parameters.member("binary_data_size")
             raw, items = None, None
-            if size is None:
-                items = _Items(model, output).read()
+            if size is None or size.value is None:
+                items = _Items(model, name, dtype, output.member("data").read(list)).read()
             else:
-                raw = body[position : position + int(size)]
-                position += int(size)
-            tensors.append(Tensor(str(output["name"]), str(output["datatype"]), _shape(output), raw, items))
+                raw = body[position : position + size.integer()]
+                position += size.integer()
+            tensors.append(Tensor(name, dtype, output.member("shape").shape(), raw, items))
         if position != len(body):
             raise _malformed(model, f"The answer has {len(body)} bytes instead of {position}.")
         return tuple(tensors)
@@ -351,32 +414,28 @@ def _int64(number: Any) -> int:
     return integer
 
 
-def _shape(output: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(_int64(size) for size in output["shape"])
-
-
 @dataclass(frozen=True)
 class _Items:
     """The JSON data of one output tensor, nested or flat."""
 
     model: str
-    output: Mapping[str, Any]
+    name: str
+    dtype: str
+    data: list[Any]
 
     def read(self) -> list[Any]:
         """Return the elements in order, of the one type that the dtype has in JSON."""
-        data = self.output["data"]
-        items = list(_flatten(data)) if any(isinstance(item, list) for item in data) else data
-        dtype = str(self.output["datatype"])
-        read = _READERS.get(dtype)
+        items = list(_flatten(self.data)) if any(isinstance(item, list) for item in self.data) else self.data
+        read = _READERS.get(self.dtype)
         if read is None:
-            raise self._malformed(f"has dtype {dtype} as JSON data")
+            raise self._malformed(f"has dtype {self.dtype} as JSON data")
         try:
             return [read(item) for item in items]
         except (TypeError, ValueError, OverflowError):
-            raise self._malformed(f"holds an element that is no {dtype}") from None
+            raise self._malformed(f"holds an element that is no {self.dtype}") from None
 
     def _malformed(self, what: str) -> MalformedReply:
-        return _malformed(self.model, f'Output tensor "{self.output["name"]}" {what}.')
+        return _malformed(self.model, f'Output tensor "{self.name}" {what}.')
 
 
 def _flatten(data: Any) -> Iterator[Any]:

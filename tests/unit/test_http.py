@@ -325,7 +325,15 @@ GOOD = {"name": "y", "datatype": "FP64", "shape": [2, 1], "data": [1.0, 2.0]}
         ({"data": [1.0]}, 'Output tensor "y" holds 1 elements instead of 2.'),
         ({"data": [1.0, 2.0, 3.0]}, 'Output tensor "y" holds 3 elements instead of 2.'),
         ({"name": "z"}, 'Output tensor "y" is missing.'),
-        ({"shape": None}, "The answer is not what the Open Inference Protocol says."),
+        ({"shape": None}, 'Member "outputs[0].shape" of the answer is missing.'),
+        ({"shape": [2, "x"]}, 'Member "outputs[0].shape[1]" of the answer is no integer of 64 bits.'),
+        ({"shape": [2, None]}, 'Member "outputs[0].shape[1]" of the answer is missing.'),
+        ({"shape": 5}, 'Member "outputs[0].shape" of the answer is no list.'),
+        ({"name": 5}, 'Member "outputs[0].name" of the answer is no text.'),
+        ({"datatype": None}, 'Member "outputs[0].datatype" of the answer is missing.'),
+        ({"data": None}, 'Member "outputs[0].data" of the answer is missing.'),
+        ({"parameters": 5}, 'Member "outputs[0].parameters" of the answer is no object.'),
+        ({"parameters": {"binary_data_size": []}}, None),
         ({"datatype": "FP16"}, 'Output tensor "y" has dtype FP16 as JSON data.'),
         ({"parameters": {"binary_data_size": 16}}, None),
     ],
@@ -346,11 +354,52 @@ def test_an_answer_that_is_not_json(body: bytes) -> None:
         score(fake_table(server.url), [1.0])
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b"5", b"{}", b'{"outputs": null}', b'{"outputs": [5]}'])
-def test_json_of_another_protocol(body: bytes) -> None:
-    with FakeHttp(Script(body=body), binary=False) as server, pytest.raises(errors.MalformedReply) as caught:
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"null", "The answer is no object."),
+        (b"[]", "The answer is no object."),
+        (b"5", "The answer is no object."),
+        (b"{}", 'Member "outputs" of the answer is missing.'),
+        (b'{"outputs": null}', 'Member "outputs" of the answer is missing.'),
+        (b'{"outputs": [5]}', 'Member "outputs[0]" of the answer is no object.'),
+    ],
+)
+def test_json_of_another_protocol(body: bytes, detail: str) -> None:
+    with (
+        FakeHttp(Script(body=body), binary=False) as server,
+        fails("HV00M", 'model "fake" sent a malformed reply', detail),
+    ):
         score(fake_table(server.url), [1.0])
-    assert caught.value.detail == "The answer is not what the Open Inference Protocol says."
+
+
+@pytest.mark.parametrize("has_extensions", [True, False])
+def test_null_for_what_an_answer_does_not_say(has_extensions: bool) -> None:
+    server_part: dict[str, Any] = {"oid": 7, "name": "s"}
+    with FakeHttp(binary=False, has_extensions=has_extensions, nulls=True) as server:
+        assert score(fake_table(server.url), [3.0], [2])[0][0].tolist() == [6.0]
+        if has_extensions:
+            server_part["options"] = {"url": server.url}
+            assert len(finish(host.import_schema(server_part, {}, "models", "all", [], {}))[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_batch_size": None, "input": None, "parameters": None, "model_transaction_policy": None},
+        {"parameters": {"a": None}, "model_transaction_policy": {"decoupled": None}, "sequence_batching": None},
+        {"input": [{"name": "x", "optional": None}], "parameters": {"a": {"string_value": None}}},
+    ],
+)
+def test_null_in_a_configuration(config: dict[str, Any]) -> None:
+    parsed = triton_http._parse_config(triton_http._Json(config))
+    assert (parsed.max_batch_size, parsed.decoupled, parsed.sequence, parsed.optional_inputs) == (
+        0,
+        False,
+        False,
+        set(),
+    )
+    assert dict(parsed.parameters) in ({}, {"a": ""})
 
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "3"])
