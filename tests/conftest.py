@@ -26,6 +26,7 @@ import psycopg
 import pytest
 
 from dev import multicorn, valgrind
+from dev.places import installed
 from dev.servers import Postgres, Triton, default_places
 from fdw import connections
 
@@ -114,6 +115,14 @@ def create_server(host: str, name: str, options: str) -> str:
     if host == NATIVE:
         return f"CREATE SERVER {name} FOREIGN DATA WRAPPER model_fdw OPTIONS ({options})"
     return multicorn.create_server(name, options)
+
+
+def compile_library(source: Path, target: Path) -> None:
+    """Build a library in C for the PostgreSQL that is tested."""
+    pg_config = default_places().pg_config
+    flags = subprocess.run([pg_config, "--cppflags"], capture_output=True, text=True, check=True).stdout.split()
+    include = f"-I{installed(pg_config, 'includedir-server')}"
+    subprocess.run(["gcc", "-g", "-shared", "-fPIC", include, *flags, "-o", target, source], check=True)
 
 
 def run_client(postgres: Postgres, program: str, *arguments: str | Path) -> str:

@@ -280,6 +280,14 @@ estimate_rows(PlannerInfo *root, ModelJoinShape *shape, double outer_rows,
 	return clamp_row_est(outer_rows * match * filter);
 }
 
+/* Note that a hook has been called for a model's relation. */
+static void
+note_hook(RelOptInfo *rel, int hook)
+{
+	if ((model_is_table(rel) || model_is_member(rel)) && rel->fdw_private)
+		((ModelTable *) rel->fdw_private)->hooks |= hook;
+}
+
 /* Planner hook: add Model Joins to a join relation. */
 static void
 join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
@@ -289,6 +297,8 @@ join_hook(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer,
 
 	if (previous_join_hook)
 		previous_join_hook(root, joinrel, outer, inner, jointype, extra);
+	note_hook(outer, MODEL_HOOK_JOIN);
+	note_hook(inner, MODEL_HOOK_JOIN);
 	if (!model_fdw_enable_model_join ||
 		(jointype != JOIN_INNER && jointype != JOIN_LEFT &&
 		 jointype != JOIN_SEMI && jointype != JOIN_ANTI &&
@@ -351,6 +361,7 @@ rel_hook(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 	if (previous_rel_hook)
 		previous_rel_hook(root, rel, rti, rte);
+	note_hook(rel, MODEL_HOOK_REL);
 #if PG_VERSION_NUM >= 180000
 	disable_appends(rel->pathlist);
 #endif
@@ -427,6 +438,7 @@ info_hook(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
 		model_adopt(rel);
 	if (!inhparent && model_is_table(rel))
 		add_unique_index(rel, model_table_of(rel, relid));
+	note_hook(rel, MODEL_HOOK_INFO);
 }
 
 /* Custom path callback: the plan node. */

@@ -57,8 +57,14 @@
 
 /* ---- module.c ---- */
 
+/* planner hooks that see a model's relation, bits */
+#define MODEL_HOOK_INFO 1
+#define MODEL_HOOK_REL	2
+#define MODEL_HOOK_JOIN 4
+
 extern bool	 model_fdw_enable_model_join;
 extern char *model_fdw_python_path;
+extern void model_check_hooks(int hooks, int expected);
 
 /* ---- python.c: the embedded interpreter ---- */
 
@@ -142,6 +148,7 @@ typedef struct ModelTable
 	char		*version; /* empty: the server's choice */
 	char		*endpoint;
 	bool		 batched; /* does a request take several rows? */
+	int			 hooks;	  /* planning: the MODEL_HOOKs that have seen it */
 } ModelTable;
 
 extern ModelTable *model_table_describe(Oid relid, Oid userid);

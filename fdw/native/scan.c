@@ -506,7 +506,15 @@ model_scan_lists(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 	List	   *after = NIL;
 	List	   *header;
 	ListCell   *cell;
+	int			hooks = MODEL_HOOK_REL;
 
+	/* a member is joined as its parent, and described too late for the first */
+	if (!model_is_member(rel))
+		hooks |= MODEL_HOOK_INFO;
+	if (!model_is_member(rel) && !bms_is_empty(bindings->relids) &&
+		model_fdw_enable_model_join)
+		hooks |= MODEL_HOOK_JOIN;
+	model_check_hooks(table->hooks, hooks);
 	model_split_quals(root, rel, bindings, clauses, &before, &after);
 	if (bindings->unbound)
 	{

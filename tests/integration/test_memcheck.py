@@ -6,7 +6,6 @@ something only if it could find one.
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from conftest import compile_library
 
 from dev import valgrind
-from dev.places import installed
 from dev.servers import Postgres, default_places
 
 SOURCE = Path(__file__).parents[1] / "memcheck" / "defects.c"
@@ -29,12 +28,10 @@ def library() -> Iterator[Path]:
     pg_config = default_places().pg_config
     if problem := valgrind.missing(pg_config):
         pytest.skip(f"{problem}: make test-valgrind runs this, with a PostgreSQL that it builds")
-    flags = subprocess.run([pg_config, "--cppflags"], capture_output=True, text=True, check=True).stdout.split()
     with tempfile.TemporaryDirectory(prefix="model_fdw-memcheck-") as directory:
         Path(directory).chmod(0o755)  # the server's user reads it
         built = Path(directory) / valgrind.LIBRARY
-        include = f"-I{installed(pg_config, 'includedir-server')}"
-        subprocess.run(["gcc", "-g", "-shared", "-fPIC", include, *flags, "-o", built, SOURCE], check=True)
+        compile_library(SOURCE, built)
         yield built
 
 
