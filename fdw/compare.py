@@ -1,15 +1,16 @@
 """A table compared with the live model: what is wrong with it, and the DDL that cures it.
 
 The cures can be run one after the other, in the order of the problems. Each is one statement about one tensor, because
-columns of one tensor must agree whenever a statement ends (see fdw.checks); what is missing is added before what shows
-nothing any more is dropped, so that no table is without columns in between.
+columns of one tensor must agree whenever a statement ends (see fdw.checks). No cure drops a column: what a server says
+today is no reason to lose a column. Where only that would help, the detail has the statement, for somebody to read and
+to run.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from fdw import errors, signature
 from fdw.connections import connect, load_model, table_effort
@@ -33,6 +34,8 @@ from fdw.tickets import Steps
 ERROR = "error"
 WARNING = "warning"
 
+DROP = "DROP COLUMN"
+
 # How many columns or elements a text names before it only counts them.
 NAMED = 5
 
@@ -41,7 +44,7 @@ class Problem(NamedTuple):
     """A row of model_fdw_check().
 
     ``severity`` is 'error' where queries fail or would be wrong, else 'warning'; ``column`` the first one concerned;
-    ``cure`` a statement, or None where no DDL helps.
+    ``cure`` a statement that drops nothing, or None where none helps.
     """
 
     severity: str
@@ -76,6 +79,7 @@ def compare(table: Table, model: Model) -> Comparison:
     """List what keeps a table from showing the model; nothing if it does."""
     try:
         signature.check_supported(model)
+        model = signature.complete(table, model)
     except errors.ModelFdwError as error:
         return Comparison([_problem_of(error)])
     return _Comparer(table, model).run()
@@ -103,8 +107,14 @@ def _columns(columns: Sequence[Column]) -> str:
     return f"{word} {_enumerate([quote_identifier(column.name) for column in columns])}"
 
 
+def _by_hand(problem: Problem, statement: str) -> Problem:
+    """Tell of the statement that cures a problem and drops columns, without making it the cure."""
+    said = f"Only a statement that drops columns cures this: {statement}"
+    return problem._replace(detail=f"{problem.detail} {said}" if problem.detail else said)
+
+
 def _drop(columns: Sequence[Column]) -> list[str]:
-    return [f"DROP COLUMN {quote_identifier(column.name)}" for column in columns]
+    return [f"{DROP} {quote_identifier(column.name)}" for column in columns]
 
 
 def _add(columns: Sequence[ColumnDefinition]) -> list[str]:
@@ -136,7 +146,8 @@ class _Comparer:
         self.table, self.model = table, model
         taken = SYSTEM_COLUMNS.union(column.name for column in table.columns)
         self.names = ColumnNames(table.name, [], Names(set(taken)))
-        self.claimed: set[str] = set()  # inputs whose columns are cured
+        self.claimed: set[tuple[str, str]] = set()  # tensors whose columns are cured
+        self.gone: dict[tuple[str, str], list[tuple[Column, errors.ModelFdwError]]] = {}  # tied to what is not there
         self.slots: list[Slot] = []
         self.declared: list[tuple[Problem, list[str]]] = []  # with actions instead of cures
         self.changed: list[Problem] = []
@@ -145,13 +156,14 @@ class _Comparer:
 
     def run(self) -> Comparison:
         groups = self._group()
+        self._rename(groups)
         for group in groups.values():
             self._compare(group)
         for spec in self.model.inputs:
             required = not (spec.optional or spec.omittable)
-            if required and (INPUT, spec.name) not in groups and spec.name not in self.claimed:
+            if required and (INPUT, spec.name) not in groups and (INPUT, spec.name) not in self.claimed:
                 self._add_tensor(spec)
-        if not any(role == OUTPUT for role, _ in groups):
+        if not any(role == OUTPUT for role, _ in (*groups, *self.claimed)):
             self._add_outputs()
         self._compare_batch_size()
         return Comparison(self._declarations() + self.changed + self.missing + self.surplus, self.slots)
@@ -164,15 +176,19 @@ class _Comparer:
         shapes = [column.options.shape for column in self.table.columns if column.options.shape is not None]
         was_batched = all(shape[:1] == (-1,) for shape in shapes)
         if len(self.declared) < 2 or was_batched == self.model.batched:
-            return [problem._replace(cure=self._alter(actions)) for problem, actions in self.declared]
-        first = self.declared[0][0]
-        return [
-            first._replace(
-                problem=f'model "{self.model.name}" {"now has a" if self.model.batched else "has no"} batch dimension',
-                detail=_capital("; ".join(problem.problem for problem, _ in self.declared)) + ".",
-                cure=self._alter([action for _, actions in self.declared for action in actions]),
-            )
-        ]
+            return [self._cured(problem, actions) for problem, actions in self.declared]
+        whole = self.declared[0][0]._replace(
+            problem=f'model "{self.model.name}" {"now has a" if self.model.batched else "has no"} batch dimension',
+            detail=_capital("; ".join(problem.problem for problem, _ in self.declared)) + ".",
+        )
+        return [self._cured(whole, [action for _, actions in self.declared for action in actions])]
+
+    def _cured(self, problem: Problem, actions: Sequence[str]) -> Problem:
+        """Give a problem its cure, or tell of the statement where that drops something."""
+        statement = self._alter(actions)
+        if any(action.startswith(DROP) for action in actions):
+            return _by_hand(problem, statement)
+        return problem._replace(cure=statement)
 
     def _alter(self, actions: Sequence[str]) -> str:
         return f"ALTER FOREIGN TABLE {signature.qualified_name(self.table)} {', '.join(actions)}"
@@ -200,12 +216,47 @@ class _Comparer:
         """Decide about a column that is tied to nothing, or by its bare name to two tensors."""
         explicit = column.options.input or column.options.output
         if not explicit and any(spec.name == column.name for spec in self.model.inputs):
-            self.claimed.add(column.name)
+            self.claimed.add((INPUT, column.name))
             self.changed.append(_problem_of(error, column.name, self._alter([_set(column, input=column.name)])))
-            return
-        if explicit and error.hint:
-            error.detail = f"{error.detail} {error.hint}"
-        self.surplus.append(_problem_of(error, column.name, self._alter(_drop([column]))))
+        elif explicit:
+            role = INPUT if column.options.input else OUTPUT
+            self.gone.setdefault((role, explicit), []).append((column, error))
+        else:
+            self._drop_by_hand(column, error)
+
+    def _drop_by_hand(self, column: Column, error: errors.ModelFdwError) -> None:
+        self.surplus.append(_by_hand(_problem_of(error, column.name), self._alter(_drop([column]))))
+
+    def _rename(self, groups: Mapping[tuple[str, str], _Group]) -> None:
+        """Tie columns of a tensor that the model lacks to the one that took its place, where that is plain.
+
+        It is where one tensor of a role has gone, one has no column, and both have the same dtype and shape.
+        """
+        for (role, name), tied in self.gone.items():
+            columns = [column for column, _ in tied]
+            alone = sum(other == role for other, _ in self.gone) == 1
+            new = [spec for spec in self.model.tensors(role) if (role, spec.name) not in groups]
+            if alone and len(new) == 1 and all(self._declares(column, new[0]) for column in columns):
+                self._tie_to(role, name, new[0], columns)
+                continue
+            for column, error in tied:
+                self._drop_by_hand(column, error)
+
+    def _declares(self, column: Column, spec: TensorSpec) -> bool:
+        return (column.options.dtype, column.options.shape) == (spec.dtype, spec.shape)
+
+    def _tie_to(self, role: str, name: str, spec: TensorSpec, columns: Sequence[Column]) -> None:
+        self.claimed.add((role, spec.name))
+        said = "names" if len(columns) == 1 else "name"
+        self.changed.append(
+            Problem(
+                ERROR,
+                columns[0].name,
+                f'model "{self.model.name}" has no {ROLE_NAMES[role]} tensor "{name}"',
+                f'{_columns(columns)} {said} it. Tensor "{spec.name}", of the same dtype and shape, has no column.',
+                self._alter([_set(column, **{ROLE_NAMES[role]: spec.name}) for column in columns]),
+            )
+        )
 
     # ---- one tensor ----
 
@@ -213,9 +264,9 @@ class _Comparer:
         try:
             check_tensor(self.model, group.role, group.spec)
         except errors.ModelFdwError as error:
+            problem = _problem_of(error, group.columns[0].name)
             dispensable = group.role == OUTPUT or group.spec.optional
-            cure = self._alter(_drop(group.columns)) if dispensable else None
-            self.surplus.append(_problem_of(error, group.columns[0].name, cure))
+            self.surplus.append(_by_hand(problem, self._alter(_drop(group.columns))) if dispensable else problem)
             return
         kept = self._compare_declarations(group)
         if group.role == INPUT:
@@ -291,8 +342,8 @@ class _Comparer:
                 kept.append(column)
                 continue
             detail = f'Columns "{twin.name}" and "{column.name}" feed the same input.'
-            cure = self._alter(_drop([column]))
-            self.surplus.append(Problem(ERROR, column.name, f"{self._tensor(group)} is fed twice", detail, cure))
+            problem = Problem(ERROR, column.name, f"{self._tensor(group)} is fed twice", detail, None)
+            self.surplus.append(_by_hand(problem, self._alter(_drop([column]))))
         return kept
 
     def _compare_order(self, group: _Group, columns: Sequence[Column]) -> None:

@@ -15,7 +15,7 @@ from fdw.options import Server, ServerOptions, TableOptions, UserOptions
 from fdw.protocols import load, make_client
 from fdw.protocols.base import Call, Client, Config, IndexEntry, Metadata, Statistics
 from fdw.replicas import Backoff, Effort, Replica, choose, is_elsewhere, is_overload
-from fdw.signature import Model, is_batched
+from fdw.signature import INPUT, OUTPUT, Model, is_batched
 from fdw.tickets import Steps, gather, notifier
 
 T = TypeVar("T")
@@ -239,14 +239,17 @@ def ask_model(connection: Connection, request: errors.Request, effort: Effort) -
     metadata, config = yield from gather([metadata_steps, config_steps], 2)
     assert isinstance(metadata, Metadata)
     assert isinstance(config, Config)
-    return _model(name, version, metadata, config)
+    # A method of protocol "grpc" that takes nothing, or answers nothing, says so; a model never does.
+    tells = connection.server.options.protocol == "grpc"
+    return _model(name, version, metadata, config, tells)
 
 
-def _model(name: str, version: str, metadata: Metadata, config: Config) -> Model:
+def _model(name: str, version: str, metadata: Metadata, config: Config, tells: bool) -> Model:
     inputs = tuple(
         replace(spec, optional=spec.optional or spec.name in config.optional_inputs) for spec in metadata.inputs
     )
     max_batch_size = config.max_batch_size or metadata.max_batch_size
+    declared = ((INPUT, inputs), (OUTPUT, metadata.outputs))
     return Model(
         name=name,
         version=version,
@@ -258,6 +261,7 @@ def _model(name: str, version: str, metadata: Metadata, config: Config) -> Model
         sequence=config.sequence,
         parameters=config.parameters,
         idempotent=metadata.idempotent,
+        silent=frozenset(role for role, specs in declared if not specs and not tells),
     )
 
 

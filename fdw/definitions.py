@@ -96,10 +96,17 @@ def define_table(
 
     ``noun`` is the table option that names a model of the server: "model" or "method".
 
-    Raises Unsupported (0A000) for a model that cannot be a table (decoupled, sequence, a tensor of too many dimensions,
-    too many columns), and BadOption (22023) if the statement names the elements of a tensor that has not so many.
+    Raises Unsupported (0A000) for a model that cannot be a table (decoupled, sequence, no tensors declared, a tensor of
+    too many dimensions, too many columns), and BadOption (22023) if the statement names the elements of a tensor that
+    has not so many.
     """
     signature.check_supported(model)
+    if model.silent:
+        raise errors.Unsupported(
+            signature.silence(model),
+            None,
+            'Create its foreign table by hand, with options "input" or "output", "dtype" and "shape" on each column.',
+        )
     own: list[Notice] = []
     names = ColumnNames(name, own)
     columns: list[ColumnDefinition] = []

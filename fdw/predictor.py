@@ -147,7 +147,10 @@ def _predict(session: Session, rows: int, tensors: Sequence[codec.EncodedTensor]
             (_answer(session, tensors, selection) for selection in selections), session.table.options.max_in_flight
         )
     except (errors.ModelFailed, errors.MalformedReply) as error:
-        raise (yield from _find_change(session, error.message)) or error from None
+        changed = yield from _find_change(session, error.message)
+        if changed is None and isinstance(error, errors.MalformedReply) and session.plan.model.silent:
+            error.hint = f'Correct what the columns of foreign table "{session.table.name}" declare of the tensor.'
+        raise changed or error from None
     except errors.ModelFdwError:
         forget_model(session.connection, session.table.options)
         raise
@@ -165,6 +168,7 @@ def _find_change(session: Session, said: str) -> Steps[errors.ModelFdwError | No
     forget_model(connection, table.options)
     try:
         model = yield from load_model(connection, table.options, table_effort(table.options))
+        model = signature.complete(table, model)
     except errors.ModelFdwError:
         return None
     if model == session.plan.model:

@@ -7,7 +7,7 @@ a variable one; a *row shape* is a shape without the batch dimension.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Sequence
 
 from fdw.errors import ModelFdwError, UnboundInput, Unsupported, WrongDtype, WrongTensor
@@ -128,7 +128,8 @@ class Model:
 
     ``batched``: the first dimension of every tensor is the batch. ``max_batch_size``: rows of one request at most, 0
     where the server sets no limit. ``parameters``: the string parameters of the model's configuration. ``idempotent``:
-    a request may be made again when it is not known whether the first one was served.
+    a request may be made again when it is not known whether the first one was served. ``silent``: the roles of which
+    the server declares no tensors; what a table's columns declare counts there (see complete()).
     """
 
     name: str
@@ -141,6 +142,7 @@ class Model:
     sequence: bool = False
     parameters: tuple[tuple[str, str], ...] = ()
     idempotent: bool = True
+    silent: frozenset[str] = frozenset()
 
     def tensors(self, role: str) -> tuple[TensorSpec, ...]:
         """Return the inputs or the outputs."""
@@ -157,6 +159,64 @@ def is_batched(max_batch_size: int, tensors: Sequence[TensorSpec]) -> bool:
     It is when the model's configuration says max_batch_size > 0, or when the first dimension of every tensor is -1.
     """
     return max_batch_size > 0 or all(spec.shape[:1] == (-1,) for spec in tensors)
+
+
+def complete(table: Table, model: Model) -> Model:
+    """Take from a table's columns what the server does not tell of a model's tensors; raises WrongTensor (HV005)."""
+    if not model.silent:
+        return model
+    found = {
+        role: _declared_tensors(table, model, role) if role in model.silent else model.tensors(role)
+        for role in ROLE_NAMES
+    }
+    batched = is_batched(model.max_batch_size, found[INPUT] + found[OUTPUT])
+    return replace(model, inputs=found[INPUT], outputs=found[OUTPUT], batched=batched)
+
+
+def _declared_tensors(table: Table, model: Model, role: str) -> tuple[TensorSpec, ...]:
+    """Read the tensors of a role off the columns, in their order; each must be fully declared by one of its columns."""
+    groups: dict[str, list[Column]] = {}
+    for column in table.columns:
+        options = column.options
+        tensor = options.input if role == INPUT else options.output
+        tied = options.input or options.output or options.error or _is_named(column, model)
+        if not tied:
+            silent = (name for code, name in ROLE_NAMES.items() if code in model.silent)
+            raise _undeclared(table, model, column, " or ".join(f'"{name}"' for name in silent))
+        if tensor:
+            groups.setdefault(tensor, []).append(column)
+    return tuple(_declared_tensor(table, model, name, columns) for name, columns in groups.items())
+
+
+def _declared_tensor(table: Table, model: Model, name: str, columns: Sequence[Column]) -> TensorSpec:
+    said = [column.options for column in columns]
+    dtype = next((options.dtype for options in said if options.dtype), None)
+    shape = next((options.shape for options in said if options.shape is not None), None)
+    if dtype is None or shape is None:
+        lacking = [f'"{option}"' for option, value in (("dtype", dtype), ("shape", shape)) if value is None]
+        raise _undeclared(table, model, columns[0], " and ".join(lacking))
+    return TensorSpec(name, dtype, shape, optional=any(options.optional for options in said))
+
+
+def _is_named(column: Column, model: Model) -> bool:
+    """Tell whether a column has the name of a tensor that the server declares."""
+    specs = [spec for role in ROLE_NAMES if role not in model.silent for spec in model.tensors(role)]
+    return _find(specs, column.name) is not None
+
+
+def silence(model: Model) -> str:
+    """Say what a server does not tell of a model."""
+    roles = [name for role, name in ROLE_NAMES.items() if role in model.silent]
+    which = f"{roles[0]} tensors" if len(roles) == 1 else "tensors"
+    return f'model "{model.name}" declares no {which}'
+
+
+def _undeclared(table: Table, model: Model, column: Column, options: str) -> WrongTensor:
+    return WrongTensor(
+        f"{_column_name(table, column)} lacks option {options}, and {silence(model)}",
+        "What the columns declare counts where the model server is silent.",
+        f"Set {options}.",
+    )
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -229,6 +289,7 @@ def describe(table: Table, model: Model | None) -> tuple[Slot, ...]:
         batched = all((column.options.shape or ())[:1] == (-1,) for column in table.columns if not column.options.error)
         return tuple(_believe(column, batched) for column in table.columns)
     check_supported(model)
+    model = complete(table, model)
     slots = tuple(tie(table, column, model) for column in table.columns)
     _check_order(table, slots, model)
     return slots
@@ -532,6 +593,7 @@ def plan(table: Table, model: Model, bound: Sequence[int], wanted: Sequence[int]
     means "all" in the Open Inference Protocol and a row exists only if the server answered. ``kinds`` are those that
     the host uses for these columns, if it says so: WrongDtype (HV004) where the model gives them others.
     """
+    model = complete(table, model)
     slots = describe(table, model)
     by_attnum = {slot.attnum: slot for slot in slots}
     for attnum, kind in zip([*bound, *wanted], kinds):

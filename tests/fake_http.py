@@ -97,10 +97,12 @@ class _Handler(BaseHTTPRequestHandler):
         if parts == ["v2"]:
             extensions = ["binary_tensor_data"] if fake.binary else []
             return 200, JSON, {}, json.dumps({"name": "fake", "version": "1", "extensions": extensions}).encode()
+        if parts == ["v2", "models"] and fake.lists_models:
+            return 200, JSON, {}, json.dumps({"models": list(fake.models)}).encode()
         if parts == ["v2", "repository", "index"] and fake.has_extensions:
             entries = [{"name": name, "version": "1", "state": "READY"} for name in fake.models]
             return 200, JSON, {}, json.dumps(entries).encode()
-        model = fake.models.get(parts[2]) if parts[:2] == ["v2", "models"] else None
+        model = fake.models.get(parts[2]) if parts[:2] == ["v2", "models"] and len(parts) > 2 else None
         verb = parts[-1] if len(parts) > 3 else ""
         if model is None or (verb in ("config", "stats") and not fake.has_extensions):
             return 404, JSON, {}, b'{"error": "Model ' + parts[-1].encode() + b' not found"}'
@@ -113,8 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "infer":
             return self._infer(fake, model, body)
         tensors = {
-            role: [{"name": name, "datatype": dtype, "shape": shape} for name, dtype, shape in declarations]
-            for role, declarations in (("inputs", model.inputs), ("outputs", model.outputs))
+            role: [{"name": name, "datatype": dtype, "shape": shape} for name, dtype, shape in model.declared(role)]
+            for role in ("inputs", "outputs")
         }
         return 200, JSON, {}, json.dumps({"name": parts[2], "platform": "fake", **tensors}).encode()
 
@@ -187,7 +189,9 @@ def _with_nulls(answer: Any) -> Any:
         return [_with_nulls(item) for item in answer]
     if not isinstance(answer, dict):
         return answer
-    return dict.fromkeys(OPTIONAL_MEMBERS) | {name: _with_nulls(value) or None for name, value in answer.items()}
+    return dict.fromkeys(OPTIONAL_MEMBERS) | {
+        name: None if value == {} else _with_nulls(value) for name, value in answer.items()
+    }
 
 
 def _config(model: FakeModel) -> dict[str, Any]:
@@ -240,7 +244,7 @@ class _Server(ThreadingHTTPServer):
 class FakeHttp:
     """A fake model server on 127.0.0.1; a context manager. ``calls`` counts requests by path.
 
-    ``nulls``: it writes null for what others leave out, as KServe does."""
+    ``nulls``: it writes null for what others leave out; ``lists_models``: it answers GET /v2/models; both as KServe."""
 
     def __init__(
         self,
@@ -250,10 +254,12 @@ class FakeHttp:
         has_extensions: bool = True,
         context: Any = None,
         nulls: bool = False,
+        lists_models: bool = False,
     ) -> None:
         self.script = script or Script()
         self.models = {"fake": FAKE} if models is None else models
         self.binary, self.has_extensions, self.nulls = binary, has_extensions, nulls
+        self.lists_models = lists_models
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.calls: Counter[str] = Counter()

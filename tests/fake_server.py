@@ -185,7 +185,9 @@ BEHAVIOURS = {
 
 @dataclass(frozen=True)
 class FakeModel:
-    """A model of the fake server; ``compute`` maps input arrays of shape [rows, ...] to output arrays."""
+    """A model of the fake server; ``compute`` maps input arrays of shape [rows, ...] to output arrays.
+
+    ``silent``: what its metadata leaves out, of "inputs" and "outputs"."""
 
     inputs: tuple[TensorDeclaration, ...]
     outputs: tuple[TensorDeclaration, ...]
@@ -196,6 +198,11 @@ class FakeModel:
     optional: frozenset[str] = frozenset()
     parameters: dict[str, str] = field(default_factory=dict)
     ready: bool = True
+    silent: frozenset[str] = frozenset()
+
+    def declared(self, role: str) -> tuple[TensorDeclaration, ...]:
+        """Return what the metadata says of "inputs" or "outputs"."""
+        return () if role in self.silent else self.inputs if role == "inputs" else self.outputs
 
 
 def _compute_fake(inputs: Arrays) -> Arrays:
@@ -276,9 +283,9 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._misbehave("ModelMetadata", context)
         model = self._model(request.name, context)
         response = service_pb2.ModelMetadataResponse(name=request.name, versions=["1"], platform="fake")
-        for target, declarations in ((response.inputs, model.inputs), (response.outputs, model.outputs)):
-            for name, dtype, shape in declarations:
-                target.add(name=name, datatype=dtype, shape=shape)
+        for role in ("inputs", "outputs"):
+            for name, dtype, shape in model.declared(role):
+                getattr(response, role).add(name=name, datatype=dtype, shape=shape)
         return response
 
     def ModelConfig(self, request: Any, context: Any) -> Any:

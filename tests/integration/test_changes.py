@@ -145,14 +145,15 @@ CHANGES: dict[str, tuple[Signature, Signature, int]] = {
     "scalar to vector": (PLAIN, Signature([Tensor("x", "FP64", "4")], [Y]), 1),
     "output vector": (PLAIN, Signature([X], [Tensor("y", "FP64", "2")]), 1),
     "output matrix to scalar": (Signature([X], [Tensor("y", "FP32", "2, 2")]), PLAIN, 1),
-    "input renamed": (PLAIN, Signature([Tensor("z")], [Y]), 2),
-    "output renamed": (PLAIN, Signature([X], [Tensor("z")]), 2),
+    "input renamed": (PLAIN, Signature([Tensor("z")], [Y]), 1),
+    "output renamed": (PLAIN, Signature([X], [Tensor("z")]), 1),
+    "output renamed, another dtype": (PLAIN, Signature([X], [Tensor("z", "FP32")]), 2),
     "everything renamed": (NAMED, Signature([Tensor("p"), Tensor("q")], [Tensor("z", "INT64")]), 7),
     "one more input": (PLAIN, Signature([X, Tensor("z", "FP32", "3")], [Y]), 1),
     "one more output": (PLAIN, Signature([X], [Y, Tensor("z")]), 0),
     "one input less": (Signature([X, Tensor("z")], [Y]), PLAIN, 1),
     "one output less": (Signature([X], [Y, Tensor("z")]), PLAIN, 1),
-    "sides swapped": (Signature([X], [Y]), Signature([Y], [X]), 4),
+    "sides swapped": (Signature([X], [Y]), Signature([Y], [X]), 2),
     "input becomes optional": (PLAIN, Signature([Tensor("x", optional=True)], [Y]), 1),
     "input becomes required": (Signature([X, Tensor("z", optional=True)], [Y]), Signature([X, Tensor("z")], [Y]), 1),
     "smaller batches": (PLAIN, Signature([X], [Y], max_batch_size=2), 1),
@@ -225,20 +226,36 @@ def assert_right(connection: Connection, signature: Signature, sql: str) -> None
             assert set(flat(value)) == {1.0 if booleans else right}
 
 
+def all_columns(connection: Connection) -> list[str]:
+    rows = execute(
+        connection,
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'changing'::regclass AND attnum > 0 AND NOT attisdropped",
+    )
+    return [name for (name,) in rows]
+
+
+ONLY_DROPPING = "Only a statement that drops columns cures this: "
+
+
+def by_hand(found: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Return the statements that details have where there is no cure."""
+    return [detail.partition(ONLY_DROPPING)[2] for _, _, _, detail, cure in found if cure is None]
+
+
 def problems(connection: Connection) -> list[tuple[Any, ...]]:
     return execute(connection, "SELECT * FROM model_fdw_check('changing')")
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_change(database: Database, changing: Changing, connection: Connection, change: str) -> None:
-    before, after, count = CHANGES[change]
-    changing.become(before)
+    earlier, after, count = CHANGES[change]
+    changing.become(earlier)
     execute(connection, "IMPORT FOREIGN SCHEMA models LIMIT TO (changing) FROM SERVER triton INTO scratch")
     assert problems(connection) == []
-    sql = query(connection, before)
-    assert_right(connection, before, sql)
+    sql = query(connection, earlier)
+    assert_right(connection, earlier, sql)
     execute(connection, f"PREPARE asked AS {sql}")
-    assert_right(connection, before, "EXECUTE asked")
+    assert_right(connection, earlier, "EXECUTE asked")
 
     changing.become(after)
     found = problems(connection)
@@ -255,8 +272,13 @@ def test_change(database: Database, changing: Changing, connection: Connection, 
                     assert report.hint == CHECK_HINT
             else:
                 assert_right(connection, after, statement)
+    before = set(all_columns(connection))
     for _, _, _, _, cure in found:
-        execute(connection, cure)
+        if cure:
+            execute(connection, cure)
+    assert before <= set(all_columns(connection)), "no cure drops a column"
+    for statement in by_hand(found):
+        execute(connection, statement)
     assert problems(connection) == []
     again = query(connection, after)
     assert_right(connection, after, again)

@@ -46,6 +46,16 @@ def test_a_table_that_shows_its_model() -> None:
     assert problems([*V_COLUMNS, Y_COLUMN], model((V,), (Y,), parameters=(("columns.v", "v_1,v_2,v_3"),))) == []
 
 
+ONLY_DROPPING = "Only a statement that drops columns cures this: "
+
+
+def by_hand(problem: compare.Problem) -> str:
+    """Return the statement that a detail has instead of a cure, as it drops columns."""
+    assert problem.cure is None
+    assert problem.detail
+    return problem.detail.partition(ONLY_DROPPING)[2]
+
+
 def test_a_changed_dtype() -> None:
     assert problems([X_COLUMN, Y_COLUMN], model((X,), (TensorSpec("y", "BOOL", (-1, 1)),))) == [
         (
@@ -68,9 +78,10 @@ def test_a_vector_that_shrinks() -> None:
             "error",
             "v_1",
             'input tensor "v" of model "m" has dtype FP32 and shape [-1,2]',
-            'Columns "v_1", "v_2", "v_3" declare shape [-1,3].',
+            f'Columns "v_1", "v_2", "v_3" declare shape [-1,3]. {ONLY_DROPPING}'
             f'ALTER FOREIGN TABLE "public"."t" ALTER COLUMN "v_1" {options_}, ALTER COLUMN "v_2" {options_}, '
             'DROP COLUMN "v_3"',
+            None,
         )
     ]
 
@@ -90,7 +101,7 @@ def test_a_vector_that_grows() -> None:
 
 def test_a_vector_that_becomes_a_matrix() -> None:
     [found] = problems([*V_COLUMNS, Y_COLUMN], model((TensorSpec("v", "FP32", (-1, 3, 2)),), (Y,)))
-    assert found.cure == (
+    assert by_hand(found) == (
         'ALTER FOREIGN TABLE "public"."t" ADD COLUMN "v" double precision[] '
         "OPTIONS (input 'v', dtype 'FP32', shape '[-1,3,2]'), "
         'DROP COLUMN "v_1", DROP COLUMN "v_2", DROP COLUMN "v_3"'
@@ -106,32 +117,78 @@ def test_a_scalar_that_becomes_a_vector() -> None:
 
 
 def test_renamed_tensors() -> None:
-    """What is missing is added first, so that the table is never without a column."""
-    found = problems(
-        [X_COLUMN, Y_COLUMN], model((TensorSpec("a", "FP64", (-1, 1)),), (TensorSpec("b", "BYTES", (-1,)),))
-    )
-    assert [(problem.severity, problem.column, problem.problem, problem.detail) for problem in found] == [
-        ("error", None, 'no column for input tensor "a" of model "m"', "The model requires it."),
-        ("warning", None, 'no column for any output tensor of model "m"', 'The model\'s output tensors are: "b".'),
+    """The columns stay, and get the new names where they are plain: one tensor has gone, one of its kind has come."""
+    renamed = model((TensorSpec("a", "FP64", (-1, 1)),), (TensorSpec("w", "FP32", (-1, 3)), Y))
+    outputs = [column(f"v_{number}", "output", "v", "FP32", "[-1,3]", number) for number in (1, 2, 3)]
+    set_output = [f"ALTER COLUMN \"v_{number}\" OPTIONS (SET output 'w')" for number in (1, 2, 3)]
+    assert problems([X_COLUMN, *outputs, Y_COLUMN], renamed) == [
         (
             "error",
             "x",
             'model "m" has no input tensor "x"',
-            'Option "input" of column "x" names it. The model\'s input tensors are: "a".',
+            'Column "x" names it. Tensor "a", of the same dtype and shape, has no column.',
+            'ALTER FOREIGN TABLE "public"."t" ALTER COLUMN "x" OPTIONS (SET input \'a\')',
         ),
         (
             "error",
-            "y",
-            'model "m" has no output tensor "y"',
-            'Option "output" of column "y" names it. The model\'s output tensors are: "b".',
+            "v_1",
+            'model "m" has no output tensor "v"',
+            'Columns "v_1", "v_2", "v_3" name it. Tensor "w", of the same dtype and shape, has no column.',
+            f'ALTER FOREIGN TABLE "public"."t" {", ".join(set_output)}',
         ),
     ]
-    assert [(problem.cure or "").removeprefix('ALTER FOREIGN TABLE "public"."t" ') for problem in found] == [
-        "ADD COLUMN \"a\" double precision OPTIONS (input 'a', dtype 'FP64', shape '[-1,1]')",
-        "ADD COLUMN \"b\" text OPTIONS (output 'b', dtype 'BYTES', shape '[-1]')",
-        'DROP COLUMN "x"',
-        'DROP COLUMN "y"',
-    ]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        (TensorSpec("b", "BYTES", (-1,)),),
+        (TensorSpec("b", "FP64", (-1, 2)),),
+        (TensorSpec("b", "FP64", (-1, 1)), TensorSpec("c", "FP64", (-1, 1))),
+    ],
+    ids=["dtype", "shape", "which"],
+)
+def test_renamed_tensors_of_another_kind(outputs: tuple[TensorSpec, ...]) -> None:
+    """What is missing is offered, and what shows nothing any more is nobody's to drop but the reader's."""
+    names = ", ".join(f'"{spec.name}"' for spec in outputs)
+    missing, gone = problems([X_COLUMN, Y_COLUMN], model((X,), outputs))
+    assert missing[:4] == (
+        "warning",
+        None,
+        'no column for any output tensor of model "m"',
+        f"The model's output tensors are: {names}.",
+    )
+    assert (missing.cure or "").startswith('ALTER FOREIGN TABLE "public"."t" ADD COLUMN "b" ')
+    assert gone == (
+        "error",
+        "y",
+        'model "m" has no output tensor "y"',
+        f'Option "output" of column "y" names it. The model\'s output tensors are: {names}. '
+        f'{ONLY_DROPPING}ALTER FOREIGN TABLE "public"."t" DROP COLUMN "y"',
+        None,
+    )
+
+
+def test_two_tensors_that_have_gone() -> None:
+    both = [X_COLUMN, Y_COLUMN, column("z", "output", "z", "FP64", "[-1,1]")]
+    found = problems(both, model((X,), (TensorSpec("b", "FP64", (-1, 1)),)))
+    assert [(problem.column, bool(problem.cure)) for problem in found] == [(None, True), ("y", False), ("z", False)]
+
+
+def test_a_server_that_declares_no_tensors() -> None:
+    """What the columns declare counts: there is nothing to compare with."""
+    silent = model((), silent=frozenset("io"), batched=True)
+    columns = [*V_COLUMNS, Y_COLUMN, ("problem", "text", {"error": "true"})]
+    assert problems(columns, silent) == []
+    assert problems([X_COLUMN, Y_COLUMN], model((X,), silent=frozenset("o"))) == []
+    [found] = problems([X_COLUMN, ("y", "float8", {"output": "y", "dtype": "FP64"})], silent)
+    assert found == (
+        "error",
+        None,
+        'column "y" of foreign table "t" lacks option "shape", and model "m" declares no tensors',
+        'What the columns declare counts where the model server is silent. Set "shape".',
+        None,
+    )
 
 
 def test_elements_in_another_order() -> None:
@@ -179,10 +236,9 @@ def test_columns_without_options() -> None:
     """They are tied by their names."""
     both = model((X,), (TensorSpec("x", "FP64", (-1, 1)), Y))
     found = problems([("x", "float8", {}), ("y", "float8", {}), ("note", "text", {})], both)
-    assert [(problem.column, problem.cure) for problem in found] == [
-        ("x", 'ALTER FOREIGN TABLE "public"."t" ALTER COLUMN "x" OPTIONS (ADD input \'x\')'),
-        ("note", 'ALTER FOREIGN TABLE "public"."t" DROP COLUMN "note"'),
-    ]
+    assert [problem.column for problem in found] == ["x", "note"]
+    assert found[0].cure == 'ALTER FOREIGN TABLE "public"."t" ALTER COLUMN "x" OPTIONS (ADD input \'x\')'
+    assert by_hand(found[1]) == 'ALTER FOREIGN TABLE "public"."t" DROP COLUMN "note"'
 
 
 def test_models_that_are_no_tables() -> None:
