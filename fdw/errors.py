@@ -6,7 +6,6 @@ sentences, the hint is one action. No text ever holds a secret (token, header va
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Callable
 
@@ -189,9 +188,13 @@ class OutOfResources(ModelFdwError):
 
 
 class OversizedMessage(ModelFdwError):
-    """A request or reply is larger than a message may be; ``limit_bytes`` is that limit, if it was told."""
+    """A request or reply is larger than a message may be.
+
+    ``what`` and ``limit_bytes`` are the failure's ``oversized`` and ``limit_bytes``.
+    """
 
     sqlstate = "54000"  # program_limit_exceeded
+    what = ""
     limit_bytes: int | None = None
 
 
@@ -213,6 +216,10 @@ class MissingPackage(ModelFdwError):
     sqlstate = "58P01"  # undefined_file
 
 
+# Failure.oversized
+REQUEST, ANSWER, MESSAGE = "request", "answer", "message"
+
+
 @dataclass(frozen=True)
 class Failure:
     """How one request ended when it did not end well.
@@ -221,6 +228,10 @@ class Failure:
     unless ``cause`` is set. ``cause`` says that the transport failed and how: a full sentence for the DETAIL; ``hint``
     is then what helps. ``connected`` tells whether a connection stood when it failed; ``mute`` that the server closed
     it before, without a word. ``not_ready`` and ``oversized`` refine statuses that servers use for several things.
+
+    ``oversized`` says which message was too large: REQUEST for one that was certainly refused unread, so that nothing
+    of it was served, for being over ``limit_bytes`` if that was told; ANSWER for an answer over our own limit, whose
+    request was served; MESSAGE where there is only the server's word for either.
     """
 
     status: str
@@ -228,7 +239,8 @@ class Failure:
     cause: str | None = None
     connected: bool = True
     not_ready: bool = False
-    oversized: bool = False
+    oversized: str = ""
+    limit_bytes: int | None = None
     hint: str | None = None
     mute: bool = False
 
@@ -358,8 +370,7 @@ def _exhausted(failure: Failure, request: Request) -> ModelFdwError:
             f"gRPC said: {_said(failure)}",
             f"Raise {_option_of_server('max_message_bytes', request)}, or the limit of the server.",
         )
-        sizes = re.search(r"\([0-9]+ vs\. ([0-9]+)\)", failure.text)
-        error.limit_bytes = int(sizes[1]) if sizes else None
+        error.what, error.limit_bytes = failure.oversized, failure.limit_bytes
         return error
     return OutOfResources(
         f'model server "{request.endpoint}" is out of resources: {_said(failure)}',

@@ -33,6 +33,9 @@ Columns = Sequence[codec.OutputColumn]
 
 STATISTICS_TIMEOUT_MS = 1000
 
+# No server's limit of requests is less than this, so that nothing which one says cuts all batches to single rows.
+LEAST_LIMIT_BYTES = 65_536
+
 # Input columns that the error of a refused request names at most.
 NAMED_INPUTS = 10
 
@@ -52,15 +55,19 @@ class Limits:
     request_bytes: int
     rows: int = MAX_BATCH_SIZE
 
-    def learn(self, limit_bytes: int | None, size: int, rows: int) -> None:
-        """Note that a request of so many bytes and rows was too large, or its answer was.
+    def learn_bytes(self, error: errors.OversizedMessage) -> None:
+        """Note the limit of requests, where it is certain that one was refused unread for being over it."""
+        if error.what == errors.REQUEST and error.limit_bytes is not None:
+            self.request_bytes = min(self.request_bytes, max(error.limit_bytes, LEAST_LIMIT_BYTES))
 
-        A limit of less than the request's size is the server's for requests. Any other is about the answer, whose size
-        is not known before; then fewer rows have to do.
+    def learn_rows(self, error: errors.OversizedMessage, size: int, rows: int) -> None:
+        """Note that so many rows, which were reckoned as so many bytes, were too many, and half of them were not.
+
+        The size of an answer is not known before, so fewer rows have to do. What only the server says counts for no
+        other batch.
         """
-        if limit_bytes is not None and limit_bytes < size:
-            self.request_bytes = min(self.request_bytes, limit_bytes)
-        else:
+        reckoned = error.limit_bytes is not None and error.limit_bytes < size
+        if error.what == errors.ANSWER or (error.what == errors.REQUEST and not reckoned):
             self.rows = max(1, min(self.rows, rows // 2))
 
 
@@ -209,7 +216,8 @@ def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection:
     """Get the answers of some rows: as one request, else as two halves, and so on.
 
     A request that is too large is halved before it is sent, where the limit is known; one that the server refuses, if
-    the table has a column for the server's message. Requests in addition are taken from the scan's budget.
+    the table has a column for the server's message. Requests in addition are taken from the scan's budget. Rows of a
+    method that is not idempotent are sent again only if it is certain that they were not served.
     """
     rows = _count(selection)
     message = _message(session, tensors, selection)
@@ -218,7 +226,9 @@ def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection:
     try:
         columns = yield from _request(session, message, rows)
     except errors.OversizedMessage as error:
-        session.limits.learn(error.limit_bytes, message.size, rows)
+        if error.what != errors.REQUEST and not _is_idempotent(session):
+            raise
+        session.limits.learn_bytes(error)
         problem: errors.ModelFdwError = error
     except errors.ModelRefused as error:
         if not signature.has_error_column(session.table) or not _is_idempotent(session):
@@ -232,7 +242,10 @@ def _answer(session: Session, tensors: Sequence[codec.EncodedTensor], selection:
         raise problem
     if not session.effort.spend(2):
         raise errors.over_budget(problem, session.effort.budget)
-    return (yield from _answer_halves(session, tensors, selection))
+    halves = yield from _answer_halves(session, tensors, selection)
+    if isinstance(problem, errors.OversizedMessage):
+        session.limits.learn_rows(problem, message.size, rows)
+    return halves
 
 
 def _is_idempotent(session: Session) -> bool:

@@ -8,7 +8,7 @@ be read or a request that cannot be written.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Generic, Protocol, Sequence, TypeVar
+from typing import Callable, Generic, NoReturn, Protocol, Sequence, TypeVar
 
 from fdw.codec import Buffer, Tensor
 from fdw.errors import Failure
@@ -52,6 +52,28 @@ class Finished(Generic[T]):
     def value(self) -> T:
         """Return the answer."""
         return self.answer
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A call whose request was not made."""
+
+    how: Failure
+
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def failure(self) -> Failure:
+        """Return how it failed."""
+        return self.how
+
+    def value(self) -> NoReturn:
+        """Not to be called: there is a failure."""
+        raise RequestFailed(self.how)
 
     def cancel(self) -> None:
         """Do nothing."""

@@ -9,9 +9,9 @@ from typing import Any, Callable, Generic, TypeVar
 import grpc
 
 from fdw import tls
-from fdw.errors import Failure
+from fdw.errors import ANSWER, MESSAGE, REQUEST, Failure
 from fdw.options import Endpoint, Server, ServerOptions
-from fdw.protocols.base import Call, says_not_ready
+from fdw.protocols.base import Call, Failed, says_not_ready
 
 T = TypeVar("T")
 
@@ -69,17 +69,9 @@ def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
     return grpc.insecure_channel(*arguments, compression)
 
 
-# How gRPC's own texts begin where no connection stood, so that no server has seen the request.
-_NOT_CONNECTED = (
-    "failed to connect to all addresses",
-    "connections to all backends failing",
-    "DNS resolution failed",
-    "errors resolving",
-)
-
 # What gRPC's own texts say became of a connection: (part of the text, whether a connection stood, the fact in a
-# sentence). The first match counts; those without a connection count only in a text that _never_connected() believes.
-# An UNAVAILABLE that matches none is taken for the server's own.
+# sentence). The first match counts. Those without a connection count only where the channel has none: a server can
+# answer any of these words, of its own or of another's.
 _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
     ("Connection refused", False, "The connection was refused."),
     ("DNS resolution failed", False, "The host name could not be resolved."),
@@ -109,55 +101,119 @@ _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
 # What of these says no more than that the server hung up before the connection stood.
 _MUTE = ("Socket closed", "Connection reset", "handshake failed")
 
-# What proxies such as nginx answer in the server's place to a client whose certificate they refuse.
+# How gRPC translates the end of a stream that is not one of its own protocol.
+_BROKEN_OFF = "Received RST_STREAM with error code"
+_UNREADABLE = "Exception deserializing response!"
+
+# What proxies such as nginx answer in the server's place: to a client whose certificate they refuse, and to a request
+# that is too large.
 _HTTP_400 = "Received http2 header with status: 400"
 _HTTP_400_TEXT = "HTTP status 400, as proxies answer to a client certificate that is missing, expired or not trusted"
+_HTTP_413 = "Received http2 header with status: 413"
 
 # Triton's statuses for models that are known and cannot run now.
 _NOT_READY_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 
-_OVERSIZED = ("larger than max", "larger than the limit", "exceeds maximum", "header with status: 413")
+# How gRPC's libraries refuse a message; with its size and the limit in C and Go, C's with the side that refused it.
+_OVERSIZED = re.compile(r"(?:message|frame) (?:is )?(?:larger than|exceeds) (?:the )?(?:max|limit|configured)")
+_SIZES = re.compile(r"(?:CLIENT: |SERVER: |grpc: )?[Rr]eceived message larger than max \(([0-9]+) vs\. ([0-9]+)\)")
 
 
-def _never_connected(text: str, port: int) -> bool:
-    """Tell whether a text is gRPC's own about no connection to a port, and not what a server passes on of another."""
-    ports = re.findall(r":([0-9]{1,5})(?![0-9A-Za-z])", text)
-    return text.startswith(_NOT_CONNECTED) and (not ports or str(port) in ports)
+def _oversized(code: grpc.StatusCode, text: str, request_bytes: int, our_limit: int) -> tuple[str, int | None]:
+    """Tell which message was too large, and the limit if that is known; '' if none was.
+
+    Whether a request was read is told by the size that the refusal names: a server that passes on what another said of
+    its answer cannot name this one, but by chance.
+    """
+    if code == grpc.StatusCode.UNKNOWN and text == _HTTP_413:
+        return MESSAGE, None
+    if code != grpc.StatusCode.RESOURCE_EXHAUSTED or not _OVERSIZED.search(text):
+        return "", None
+    sizes = _SIZES.fullmatch(text)
+    if sizes is None:
+        return MESSAGE, None
+    size, limit = int(sizes[1]), int(sizes[2])
+    if size == request_bytes and limit < size:
+        return REQUEST, limit
+    if limit == our_limit < size:
+        return ANSWER, limit
+    return MESSAGE, None
 
 
-def failure_of(code: grpc.StatusCode, text: str, port: int) -> Failure:
-    """Tell the transport's failures from the answers of the same status of the server at ``port``."""
+def failure_of(
+    code: grpc.StatusCode, text: str, connected: bool, request_bytes: int = 0, our_limit: int = 0
+) -> Failure:
+    """Tell the transport's failures from the server's answers of the same status.
+
+    ``connected``: whether the channel has, or had, a connection on which the request may have travelled; it is asked of
+    the channel, because a server can answer any text.
+    """
     if code == grpc.StatusCode.UNAVAILABLE:
-        unconnected = _never_connected(text, port)
-        known = tls.explain(text) if unconnected else None
+        known = None if connected else tls.explain(text)
         if known is not None:
             return Failure(code.name, text, known[0], connected=False, hint=known[1])
-        for needle, connected, cause in _TRANSPORT_FAILURES:
-            if needle in text and (connected or unconnected):
+        for needle, stood, cause in _TRANSPORT_FAILURES:
+            if needle in text and (stood or not connected):
                 mute = not connected and any(needle in text for needle in _MUTE)
                 return Failure(code.name, text, cause, connected, mute=mute)
-    if "RST_STREAM" in text:
+    if code != grpc.StatusCode.OK and text.startswith(_BROKEN_OFF):
         return Failure("UNAVAILABLE", text, "The server broke the request off.", connected=True)
-    if "deserializing response" in text:
+    if code == grpc.StatusCode.INTERNAL and text == _UNREADABLE:
         return Failure("DATA_LOSS", "The reply is not what the protocol says.")
-    if _HTTP_400 in text:
+    if code == grpc.StatusCode.INTERNAL and text == _HTTP_400:
         return Failure("UNAUTHENTICATED", _HTTP_400_TEXT)
+    oversized, limit_bytes = _oversized(code, text, request_bytes, our_limit)
     return Failure(
         code.name,
         text,
         not_ready=code in _NOT_READY_CODES and says_not_ready(text),
-        oversized=any(needle in text for needle in _OVERSIZED),
+        oversized=oversized,
+        limit_bytes=limit_bytes,
     )
 
 
+class _Line:
+    """A channel, and whether it has ever had a connection."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.stood = False
+
+    def state(self) -> grpc.ChannelConnectivity:
+        """Return what the channel is doing now; it is not made to connect.
+
+        grpc's public way to ask is a thread that asks this five times a second.
+        """
+        inner: Any = self.channel
+        state: grpc.ChannelConnectivity = _STATES[inner._channel.check_connectivity_state(False)]
+        self.stood = self.stood or state == grpc.ChannelConnectivity.READY
+        return state
+
+    def watch_end(self) -> None:
+        """Take note of a call's end: a channel that is not failing to connect has had a connection for it.
+
+        One that was connected and is not any more goes idle, or connects anew. Where that has failed already, a call
+        is taken for one that may have been served, for stood says so.
+        """
+        if self.state() != grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            self.stood = True
+
+
+# How calls end here, whether there is a connection or not.
+_OUR_ENDS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+# gRPC's own numbers of the states.
+_STATES: dict[int, grpc.ChannelConnectivity] = {state.value[0]: state for state in grpc.ChannelConnectivity}
+
+
 class GrpcCall(Generic[T]):
-    """A unary call to a port; ``parse`` turns the response message into our own terms."""
+    """A unary call; ``parse`` turns the response message into our own terms."""
 
     def __init__(
-        self, channel: grpc.Channel, port: int, future: Any, parse: Callable[[Any], T], if_unimplemented: T | None
+        self, line: _Line, future: Any, sizes: tuple[int, int], parse: Callable[[Any], T], if_unimplemented: T | None
     ) -> None:
-        self.channel = channel
-        self._port = port
+        self.line = line
+        self._sizes = sizes
         self._future = future
         self._parse = parse
         self._if_unimplemented = if_unimplemented
@@ -173,7 +229,7 @@ class GrpcCall(Generic[T]):
             return None
         if code == grpc.StatusCode.UNIMPLEMENTED and self._if_unimplemented is not None:
             return None
-        return failure_of(code, self._future.details() or "", self._port)
+        return failure_of(code, self._future.details() or "", self.line.stood, *self._sizes)
 
     def value(self) -> T:
         """Return the answer."""
@@ -196,7 +252,8 @@ class GrpcClient:
         self._server = server
         self._endpoint = endpoint
         self._notify = notify
-        self._channel = _open(server, endpoint)
+        self._max_bytes = server.options.max_message_bytes
+        self._line = _Line(_open(server, endpoint))
         user = server.user
         token = (("authorization", f"Bearer {user.token}"),) if user.token else ()
         self._headers = token + user.headers
@@ -209,19 +266,32 @@ class GrpcClient:
         timeout_ms: int,
         parse: Callable[[Any], T],
         if_unimplemented: T | None = None,
-    ) -> GrpcCall[T]:
+    ) -> Call[T]:
         """Send a message to method ``path`` ("/package.Service/Method").
 
         ``read`` makes a message of the answer's bytes, on another thread; ``parse`` turns it into our own terms when
         value() asks. ``if_unimplemented`` is the value where the server has no such method; None: that is a failure.
         """
-        method: Any = self._channel.unary_unary(path, None, read)
+        if len(message) > self._max_bytes:
+            text = f"the request is larger than {self._max_bytes} bytes"
+            return Failed(Failure("RESOURCE_EXHAUSTED", text, oversized=REQUEST, limit_bytes=self._max_bytes))
+        line = self._line
+        # A channel whose connection is gone would not tell what was sent on it from what was not; a new one does.
+        if line.state() != grpc.ChannelConnectivity.READY and line.stood:
+            line = self._line = _Line(_open(self._server, self._endpoint))
+        method: Any = line.channel.unary_unary(path, None, read)
         future = method.future(message, timeout=timeout_ms / 1000, metadata=self._headers)
         notify = self._notify
-        future.add_done_callback(lambda _: notify())
-        return GrpcCall(self._channel, self._endpoint.port, future, parse, if_unimplemented)
+
+        def end(ended: Any) -> None:
+            if ended.code() not in _OUR_ENDS:
+                line.watch_end()
+            notify()
+
+        future.add_done_callback(end)
+        return GrpcCall(line, future, (len(message), self._max_bytes), parse, if_unimplemented)
 
     def renew(self, failed: Call[object]) -> None:
         """Replace the channel, unless another failed call already did."""
-        if isinstance(failed, GrpcCall) and failed.channel is self._channel:
-            self._channel = _open(self._server, self._endpoint)
+        if isinstance(failed, GrpcCall) and failed.line is self._line:
+            self._line = _Line(_open(self._server, self._endpoint))

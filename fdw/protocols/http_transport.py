@@ -27,7 +27,7 @@ from typing import Any, Callable, Deque, Generic, Iterator, Mapping, Sequence, T
 
 from fdw import threads, tls
 from fdw.codec import Buffer
-from fdw.errors import Failure
+from fdw.errors import ANSWER, REQUEST, Failure
 from fdw.options import Endpoint, Server
 from fdw.protocols.base import RequestFailed
 
@@ -240,7 +240,7 @@ class _Reader(io.RawIOBase):
         count = self._wire.receive_into(buffer)
         self._left -= count
         if self._left < 0:
-            raise _oversized("answer", self._wire.max_message_bytes)
+            raise _oversized(ANSWER, self._wire.max_message_bytes)
         return count
 
     def close(self) -> None:
@@ -382,7 +382,8 @@ def _exchange_failure(error: BaseException) -> Failure:
 
 
 def _oversized(what: str, limit: int) -> RequestFailed:
-    return RequestFailed(Failure("RESOURCE_EXHAUSTED", f"the {what} is larger than {limit} bytes", oversized=True))
+    text = f"the {what} is larger than {limit} bytes"
+    return RequestFailed(Failure("RESOURCE_EXHAUSTED", text, oversized=what, limit_bytes=limit))
 
 
 # ---------------------------------------------------------------- the client
@@ -436,7 +437,7 @@ class Exchange:
         """Send a request and read the answer, waiting for both. Raises RequestFailed."""
         limit = self._client.max_message_bytes
         if sum(map(len, request.body)) > limit:
-            raise _oversized("request", limit)
+            raise _oversized(REQUEST, limit)
         if self._connection is None:
             self._use(self._client.open(self._patience))
         assert self._connection is not None
@@ -485,7 +486,7 @@ class Exchange:
 def _read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
     if response.length is not None:
         if response.length > limit:
-            raise _oversized("answer", limit)
+            raise _oversized(ANSWER, limit)
         return response.read()
     pieces: list[bytes] = []
     size = 0
@@ -493,7 +494,7 @@ def _read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            raise _oversized("answer", limit)
+            raise _oversized(ANSWER, limit)
     return b"".join(pieces)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fdw.codec import DTYPE_NUMPY, Tensor, unpack_strings
-from fdw.errors import Failure, InvalidText, MalformedReply, Unsupported, ValueOutOfRange
+from fdw.errors import REQUEST, Failure, InvalidText, MalformedReply, Unsupported, ValueOutOfRange
 from fdw.options import Endpoint, Server
 from fdw.protocols.base import (
     Call,
@@ -69,7 +69,7 @@ def _failure(response: HttpResponse) -> Failure | None:
     if 300 <= response.status < 400:
         text = f"{text}; redirections are not followed"
     not_ready = status in ("UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT") and says_not_ready(text)
-    return Failure(status, text, not_ready=not_ready, oversized=response.status == 413)
+    return Failure(status, text, not_ready=not_ready, oversized=REQUEST if response.status == 413 else "")
 
 
 def _error_text(response: HttpResponse) -> str:

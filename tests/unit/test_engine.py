@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -330,7 +331,7 @@ def test_no_other_status_is_tried_again(code: grpc.StatusCode) -> None:
 
 
 def test_a_request_that_the_server_breaks_off_is_lost_and_not_refused() -> None:
-    failure = failure_of(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", 1)
+    failure = failure_of(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", True)
     assert (failure.status, failure.cause) == ("UNAVAILABLE", "The server broke the request off.")
 
 
@@ -355,15 +356,67 @@ OWN = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:80
             "DNS resolution failed for nowhere.invalid:8001: C-ares status is not ARES_SUCCESS",
             "The host name could not be resolved.",
         ),
-        ("ledger written, notify: Connection refused", None),
-        ("payment-db: certificate has expired", None),
-        ("payment-db: Tls handshake failed ipv4:10.0.0.1:8001", None),
-        (OWN.replace("8001", "5432") + "Connection refused", None),
     ],
 )
-def test_only_grpcs_own_text_says_that_no_connection_stood(text: str, cause: str | None) -> None:
-    failure = failure_of(grpc.StatusCode.UNAVAILABLE, text, 8001)
-    assert (failure.cause, failure.connected, failure.mute) == (cause, cause is None, False)
+def test_texts_of_no_connection_count_only_where_the_channel_has_none(text: str, cause: str) -> None:
+    failure = failure_of(grpc.StatusCode.UNAVAILABLE, text, False)
+    assert (failure.cause, failure.connected, failure.mute) == (cause, False, False)
+    failure = failure_of(grpc.StatusCode.UNAVAILABLE, text, True)
+    assert (failure.cause, failure.connected, failure.mute) == (None, True, False)
+
+
+OWN_BYTES = 100
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "what", "limit_bytes"),
+    [
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (100 vs. 90)", errors.REQUEST, 90),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (100 vs. 90)", errors.REQUEST, 90),
+        ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (300 vs. 200)", errors.ANSWER, 200),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (101 vs. 90)", errors.MESSAGE, None),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 0)", errors.MESSAGE, None),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 90: 100", errors.MESSAGE, None),
+        ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size.", errors.MESSAGE, None),
+        ("UNKNOWN", "Received http2 header with status: 413", errors.MESSAGE, None),
+        ("RESOURCE_EXHAUSTED", "quota exceeds maximum", "", None),
+        ("INVALID_ARGUMENT", "sequence length 700 exceeds maximum 512", "", None),
+        ("INTERNAL", "Received message larger than max (100 vs. 90)", "", None),
+    ],
+)
+def test_which_message_was_too_large(code: str, text: str, what: str, limit_bytes: int | None) -> None:
+    failure = failure_of(grpc.StatusCode[code], text, True, OWN_BYTES, 200)
+    assert (failure.oversized, failure.limit_bytes) == (what, limit_bytes)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("INVALID_ARGUMENT", "upstream: Received RST_STREAM with error code 2"),
+        ("INVALID_ARGUMENT", "Exception deserializing response!"),
+        ("INVALID_ARGUMENT", "Received http2 header with status: 400"),
+    ],
+)
+def test_a_servers_words_do_not_change_its_status(code: str, text: str) -> None:
+    failure = failure_of(grpc.StatusCode[code], text, True)
+    assert (failure.status, failure.cause) == (code, None)
+
+
+def test_a_server_that_calls_itself_unreachable_is_not_looked_for() -> None:
+    with socket.create_server(("127.0.0.9", 0)) as other:
+        other.settimeout(0.3)
+        port = other.getsockname()[1]
+        text = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.9:{port}: Socket closed"
+        with FakeServer(Behaviour(status=grpc.StatusCode.UNAVAILABLE, status_text=text), port=port) as server:
+            with fails(
+                "08006",
+                f'connection to model server "{endpoint(server)}" was lost',
+                "The server closed the connection. Attempts: 1.",
+                "Run the statement again once the server is back.",
+            ):
+                score(fake_table(server.url, max_attempts="1"), [1.0])
+            with pytest.raises(TimeoutError):
+                other.accept()
 
 
 def test_what_a_server_says_of_another_is_no_reason_to_ask_again() -> None:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from fdw import errors
-from fdw.errors import Failure, Request
+from fdw.errors import MESSAGE, Failure, Request
 
 REQUEST = Request("gpu-1:8001", "triton", "churn", "", 30000, 3)
 
@@ -85,7 +85,7 @@ CASES = [
         'Check options "token", "headers" and "sslcert" of the user mapping.',
     ),
     (
-        Failure("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (9 vs. 8)", oversized=True),
+        Failure("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (9 vs. 8)", oversized=MESSAGE),
         "54000",
         'message to or from model server "gpu-1:8001" is too large',
         "gRPC said: CLIENT: Sent message larger than max (9 vs. 8)",

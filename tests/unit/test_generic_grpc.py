@@ -479,6 +479,60 @@ def test_only_idempotent_methods_are_called_again(method: str, options: dict[str
         assert server.calls[method] == calls
 
 
+@pytest.mark.parametrize(
+    "text", ["failed to connect to all addresses", "connections to all backends failing; DNS resolution failed"]
+)
+def test_a_server_that_answers_what_grpc_says_of_no_connection_is_not_asked_again(text: str) -> None:
+    def fail(request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNAVAILABLE, text)
+
+    inputs = {"town": ("text", ["Ulm"])}
+    with ExampleServer(AppraiseMixed=fail) as server:
+        with pytest.raises(errors.ModelFailed, match=re.escape(text)):
+            ask(server, inputs, {"rents": "real"}, f"{SERVICE}/AppraiseMixed", max_attempts="3")
+        assert server.calls["AppraiseMixed"] == 1
+
+
+@pytest.mark.parametrize(("options", "times"), [({}, 1), ({"idempotent": "true"}, 5)])
+def test_rows_whose_answer_was_too_large_are_served_once(options: dict[str, str], times: int) -> None:
+    served = 0
+
+    def answer(request: Any, context: Any) -> Any:
+        nonlocal served
+        served += 1
+        return pb.AppraiseMixedResponse(rents=[1.0] * 100_000)
+
+    inputs = {"town": ("text", ["Ulm"] * 16)}
+    with ExampleServer(AppraiseMixed=answer) as server:
+        with pytest.raises(errors.OversizedMessage):
+            ask(
+                server,
+                inputs,
+                {"rents": "real"},
+                f"{SERVICE}/AppraiseMixed",
+                own={"max_message_bytes": "65536"},
+                **options,
+            )
+        assert served == times
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9000000 vs. 200)"),
+        ("INVALID_ARGUMENT", "Received http2 header with status: 413"),
+    ],
+)
+def test_what_a_server_passes_on_of_a_limit_is_no_reason_to_serve_rows_again(code: str, text: str) -> None:
+    def answer(request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode[code], text)
+
+    with ExampleServer(AppraiseMixed=answer) as server:
+        with pytest.raises(errors.ModelFdwError):
+            ask(server, {"town": ("text", ["Ulm"] * 64)}, {"rents": "real"}, f"{SERVICE}/AppraiseMixed")
+        assert server.calls["AppraiseMixed"] == 1
+
+
 def test_a_method_that_never_answers() -> None:
     def hang(request: Any, context: Any) -> Any:
         time.sleep(1)

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
-from fake_server import FAKE, Arrays, FakeModel, FakeServer
+from fake_server import FAKE, Arrays, Behaviour, FakeModel, FakeServer
 from helpers import LABEL, X, Y, doubles, fails, finish, table
 
 from fdw import errors, host
@@ -256,6 +257,41 @@ def test_an_answer_that_is_too_large_takes_fewer_rows() -> None:
             assert texts(column) == ["a" * 1000] * 1000
         host.close(session)
         assert server.calls["ModelInfer"] <= (1 + 2 + 4 + 8 + 16 + 32) + 17
+
+
+@pytest.mark.parametrize("text", ["Received message larger than max (9 vs. 0)", "message is larger than max"])
+def test_what_a_server_says_of_its_limit_leaves_later_batches_whole(text: str) -> None:
+    values = [float(number) for number in range(1024)]
+    behaviour = Behaviour(status=grpc.StatusCode.RESOURCE_EXHAUSTED, status_text=text, times=1)
+    with FakeServer(behaviour) as server:
+        session = finish(host.open(table(X, Y, LABEL, url=server.url, model="fake", retry_budget="10"), [1], [2]))
+        for _ in range(3):
+            column = finish(host.submit(session, len(values), [doubles(*values)]))[0]
+            assert column[0].tolist() == [2 * value for value in values]
+        host.close(session)
+        assert server.calls["ModelInfer"] == 3 + 2 + 0
+
+
+def test_a_limit_that_nothing_keeps_ends_with_the_budget() -> None:
+    values = [float(number) for number in range(1024)]
+    text = "Received message larger than max (9 vs. 0)"
+    with FakeServer(Behaviour(status=grpc.StatusCode.RESOURCE_EXHAUSTED, status_text=text)) as server:
+        with pytest.raises(errors.OversizedMessage):
+            ask(table(X, Y, LABEL, url=server.url, model="fake", retry_budget="10"), values, [2])
+        assert server.calls["ModelInfer"] <= 11
+
+
+def test_words_of_a_model_about_a_maximum_are_its_refusal() -> None:
+    def refuse(inputs: Arrays) -> Arrays:
+        if (inputs["x"] < 0).any():
+            raise ValueError("sequence length 700 exceeds maximum 512")
+        return {"y": 2 * inputs["x"], "label": [b""] * len(inputs["x"])}
+
+    values = [float(number) for number in range(63)] + [-1.0]
+    with FakeServer(models={"fake": replace(FAKE, compute=refuse)}) as server:
+        y, wrong = ask(table(X, Y, LABEL, WRONG, url=server.url, model="fake"), values, [2, 4])
+        assert numbers(y) == [*(2 * value for value in values[:-1]), None]
+        assert texts(wrong) == [*[None] * 63, "sequence length 700 exceeds maximum 512"]
 
 
 def test_a_row_that_is_too_large_by_itself() -> None:
