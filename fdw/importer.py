@@ -74,7 +74,7 @@ def import_tables(
     if remote_schema != REMOTE_SCHEMA and not services:
         raise _unknown_schema(server, remote_schema, [REMOTE_SCHEMA])
     connection = yield from connect(server)
-    index = yield from ask_index(connection)
+    index = yield from _ask_index(connection, restriction, settings)
     if services:
         index = _methods_of(server, index, remote_schema)
     notices: list[Notice] = []
@@ -102,6 +102,25 @@ def import_tables(
             notices.append(Notice(f'skipped {server.options.noun} "{choice.model}": {error.message}', None, error.hint))
     _check_named_tensors(settings, [answer for answer in answers if isinstance(answer, Model)])
     return tables, notices
+
+
+def _ask_index(
+    connection: Connection, restriction: Restriction, settings: ImportOptions
+) -> Steps[tuple[IndexEntry, ...]]:
+    """Ask the server for its models; where it does not list them, believe LIMIT TO: its metadata tells soon."""
+    try:
+        return (yield from ask_index(connection))
+    except errors.Unsupported as error:
+        if connection.server.options.protocol == "grpc":
+            raise
+        if restriction.kind != "limit to":
+            raise errors.Unsupported(
+                f'model server "{connection.endpoint}" has no repository index',
+                error.detail,
+                "Name the models with LIMIT TO.",
+            ) from None
+    versions = [""] if isinstance(settings.versions, str) else settings.versions
+    return tuple(IndexEntry(name, version, True, "") for name in sorted(restriction.names) for version in versions)
 
 
 def _unknown_schema(server: Server, remote_schema: str, known: Sequence[str]) -> errors.UnknownSchema:

@@ -308,6 +308,8 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def RepositoryIndex(self, request: Any, context: Any) -> Any:
         self._misbehave("RepositoryIndex", context)
+        if not self.server.has_index:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         response = service_pb2.RepositoryIndexResponse()
         for name, model in self.server.models.items():
             if model.ready:
@@ -454,6 +456,7 @@ class FakeServer:
         self.behaviour = BEHAVIOURS[behaviour] if isinstance(behaviour, str) else behaviour
         self.models = {"fake": FAKE} if models is None else models
         self.has_config = has_config
+        self.has_index = True
         self.credentials = credentials
         self.max_request_bytes = max_request_bytes
         self.lock = threading.Lock()

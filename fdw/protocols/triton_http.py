@@ -133,17 +133,21 @@ class TritonHttp:
         return self._ask(request, model, timeout_ms, _parse_config, Config())
 
     def index(self, timeout_ms: int) -> Call[tuple[IndexEntry, ...]]:
-        """Ask for the repository's models (Triton's extension)."""
+        """Ask for the repository's models (Triton's extension); a server without this for its list (KServe's)."""
         request = HttpRequest("POST", "/v2/repository/index", {"Content-Type": "application/json"}, [b"{}"])
 
         def task(exchange: Exchange) -> tuple[IndexEntry, ...]:
             response = exchange.fetch(request)
-            failure = _failure(response)
+            failure, parse = _failure(response), _parse_index
             if failure is not None and failure.status in _NO_SUCH_CALL:
-                raise RequestFailed(Failure("UNIMPLEMENTED", failure.text))
+                text = failure.text
+                response = exchange.fetch(HttpRequest("GET", "/v2/models"))
+                failure, parse = _failure(response), _parse_list
+                if failure is not None and failure.status in _NO_SUCH_CALL:
+                    raise RequestFailed(Failure("UNIMPLEMENTED", text))
             if failure is not None:
                 raise RequestFailed(failure)
-            return _read_json("", response.body, _parse_index)
+            return _read_json("", response.body, parse)
 
         return self._http.call(task, timeout_ms, request)
 
@@ -372,6 +376,11 @@ def _parse_index(answer: _Json) -> tuple[IndexEntry, ...]:
         )
         for entry in answer.items()
     )
+
+
+def _parse_list(answer: _Json) -> tuple[IndexEntry, ...]:
+    """Read the answer to GET /v2/models of KServe, which tells neither versions nor who is ready."""
+    return tuple(IndexEntry(name.read(str), "", True, "") for name in answer.member("models").items())
 
 
 def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:

@@ -124,11 +124,21 @@ def test_import() -> None:
         server_part["options"] = {"url": server.url}
         with fails(
             "0A000",
-            f'model server "{endpoint(server)}" does not support this request',
+            f'model server "{endpoint(server)}" has no repository index',
             "The server said: Model index not found",
-            'Check scheme and port in option "url" of server "s".',
+            "Name the models with LIMIT TO.",
         ):
             finish(host.import_schema(server_part, {}, "models", "all", [], {}))
+
+
+def test_import_from_a_list_of_models() -> None:
+    """KServe has no repository index, and lists its models elsewhere."""
+    server_part: dict[str, Any] = {"oid": 7, "name": "s"}
+    with FakeHttp(models={"a": FAKE, "b": FAKE}, has_extensions=False, nulls=True, lists_models=True) as server:
+        server_part["options"] = {"url": server.url}
+        statements, notices = finish(host.import_schema(server_part, {}, "models", "except", ["b"], {}))
+        assert [statement.split('"')[1] for statement in statements] == ["a"]
+        assert notices == []
 
 
 def test_credentials_travel_with_every_request() -> None:

@@ -175,9 +175,9 @@ def test_a_server_without_repository_index() -> None:
         )
         with fails(
             "0A000",
-            f'model server "127.0.0.1:{server.port}" does not support this request',
+            f'model server "127.0.0.1:{server.port}" has no repository index',
             None,
-            'Check scheme and port in option "url" of server "s".',
+            "Name the models with LIMIT TO.",
         ):
             run(server)
 

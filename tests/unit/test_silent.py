@@ -12,7 +12,7 @@ from fake_http import FakeHttp
 from fake_server import FAKE, FakeModel, FakeServer
 from helpers import doubles, fails, finish, score, strings, table
 
-from fdw import host
+from fdw import errors, host
 
 Serve = Callable[[FakeModel], Any]
 
@@ -27,7 +27,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
                 server: Any = FakeHttp(models={"fake": model}, binary=False, has_extensions=False, nulls=True)
             else:
                 server = FakeServer(models={"fake": model})
-                server.has_config = False
+                server.has_config = server.has_index = False
             return stack.enter_context(server)
 
         yield start
@@ -143,3 +143,19 @@ def test_an_import_skips_it(protocol: str, model: FakeModel, what: str) -> None:
         assert notices == [(f'skipped model "mute": model "mute" declares no {what}', None, HINT)]
         with fails("0A000", f'model "mute" declares no {what}', None, HINT):
             import_from(server, "limit to", ("mute",))
+
+
+def test_an_import_without_a_repository_index(serve: Serve) -> None:
+    """LIMIT TO names the models, whose metadata are asked for at once."""
+    server = serve(FAKE)
+    with pytest.raises(errors.Unsupported) as caught:
+        import_from(server)
+    assert caught.value.message == f'model server "{server.url.partition("//")[2]}" has no repository index'
+    assert caught.value.hint == "Name the models with LIMIT TO."
+    statements, notices = import_from(server, "limit to", ("fake",), prefix="m_")
+    assert [statement.split('"')[1] for statement in statements] == ["m_fake"]
+    assert notices == []
+    statements, _ = import_from(server, "limit to", ("fake",), versions="1,3")
+    assert [statement.split('"')[1] for statement in statements] == ["fake_v1", "fake_v3"]
+    with pytest.raises(errors.UnknownModel):
+        import_from(server, "limit to", ("fake", "nope"))
