@@ -108,3 +108,9 @@ def test_scripts_of_released_versions_are_frozen() -> None:
     assert {name.removesuffix(".sql").rpartition("--")[2] for name in FROZEN} == released
     for name, digest in FROZEN.items():
         assert hashlib.sha256((ROOT / "sql" / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_no_two_modules_of_the_tests_share_a_name() -> None:
+    """Pytest would refuse to run them together, and only where all tests are run."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert names == sorted(set(names))
