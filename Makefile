@@ -70,7 +70,7 @@ test-matrix: ## run the SQL and integration tests on each PostgreSQL from 14 to 
 test-chroot: ## run the image's commands in a plain Debian root: as root, with debootstrap
 	@$(DEV) test tests/integration/test_chroot.py --chroot $(ARGS)
 
-peers: ## install MLServer (500 MB), so that "make test" tests it, too
+peers: ## install MLServer and KServe (1 GB), so that "make test" tests it, too
 	@$(DEV) peers
 
 lint: ## check style, types and C warnings (ARGS: some of the checks)

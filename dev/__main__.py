@@ -121,7 +121,7 @@ def run_peers(places: Places, arguments: Sequence[str]) -> int:
     """Install other model servers for the tests."""
     prepare(places)
     with places.locked():
-        environments.ensure_mlserver(places)
+        environments.ensure_peers(places)
     return 0
 
 

@@ -96,18 +96,19 @@ def ensure(places: Places) -> None:
         arrange_backend(places)
 
 
-def ensure_mlserver(places: Places) -> None:
-    """Make MLServer's environment, which only the tests of another server need."""
-    mlserver = Environment(
-        "installing MLServer",
-        places.mlserver_venv,
-        base_python(),
-        REQUIREMENTS / "requirements-mlserver.txt",
-        places.log / "mlserver-venv.log",
-    )
-    if not mlserver.is_whole():
-        with step(mlserver.label):
-            mlserver.make()
+def ensure_peers(places: Places) -> None:
+    """Make the environments of other servers, which only the tests of these need."""
+    for name, venv in (("MLServer", places.mlserver_venv), ("KServe", places.kserve_venv)):
+        peer = Environment(
+            f"installing {name}",
+            venv,
+            base_python(),
+            REQUIREMENTS / f"requirements-{venv.name}.txt",
+            places.log / f"{venv.name}-venv.log",
+        )
+        if not peer.is_whole():
+            with step(peer.label):
+                peer.make()
 
 
 def allow_running(bindir: Path) -> None:

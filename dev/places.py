@@ -107,6 +107,11 @@ class Places:
         return self.home / "mlserver"
 
     @property
+    def kserve_venv(self) -> Path:
+        """Hold KServe, where "make peers" has installed it."""
+        return self.home / "kserve"
+
+    @property
     def backends(self) -> Path:
         """Hold Triton's Python backend in the arrangement that the server expects."""
         return self.home / "backends"

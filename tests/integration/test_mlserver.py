@@ -5,51 +5,32 @@ It is half a gigabyte and therefore only tested where "make peers" has installed
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
+from peers import Peer, run_peer
 
-from dev.processes import launch, private_directory, tie
-from dev.servers import answers, await_ready, default_places, make_readable, server_environment, with_free_ports
+from dev.servers import default_places
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
 MODELS = Path(__file__).parents[1] / "mlserver"
 VENV = default_places().mlserver_venv
-START_S = 120.0
 
 pytestmark = pytest.mark.skipif(not (VENV / "installed").exists(), reason='MLServer is not installed: "make peers"')
 
 
-@dataclass(frozen=True)
-class MlServer:
-    """Where the server listens."""
-
-    http_port: int
-    grpc_port: int
-
-
 @pytest.fixture(scope="module")
-def mlserver() -> Iterator[MlServer]:
-    places = default_places()
-    home = private_directory(places.account)
-    models = home / "models"
-    shutil.copytree(MODELS, models, ignore=shutil.ignore_patterns("__pycache__"))
-    python = VENV / "bin" / "python"
-    subprocess.run([python, "train.py"], cwd=models / "plane", check=True)
-    log = places.log / "mlserver.log"
-    started = []
-
-    def start(ports: list[int]) -> None:
+def mlserver() -> Iterator[Peer]:
+    def command(files: Path, ports: list[int]) -> list[str | Path]:
+        for model in ("plane", "digits"):
+            subprocess.run([VENV / "bin" / "python", "train.py"], cwd=files / model, check=True)
         http_port, grpc_port, metrics_port = ports
         settings = {
             "parallel_workers": 0,
@@ -58,44 +39,58 @@ def mlserver() -> Iterator[MlServer]:
             "grpc_port": grpc_port,
             "metrics_port": metrics_port,
         }
-        (models / "settings.json").write_text(json.dumps(settings))
-        make_readable(models)
-        running = launch(
-            [VENV / "bin" / "mlserver", "start", "."],
-            account=places.account,
-            environment=server_environment(home, PYTHONPATH=str(models / "echo"), PYTHONDONTWRITEBYTECODE="1"),
-            directory=models,
-            log=log,
-            stop_signal=signal.SIGTERM,
-            leftovers=[str(home)],
-        )
-        leash = tie(running)
-        started.append((running, leash, MlServer(http_port, grpc_port)))
-        await_ready(running, functools.partial(answers, http_port), START_S, "MLServer", log)
+        (files / "settings.json").write_text(json.dumps(settings))
+        return [VENV / "bin" / "mlserver", "start", "."]
 
-    try:
-        with_free_ports(3, log, start)
-        yield started[-1][2]
-    finally:
-        for running, leash, _ in started:
-            running.stop()
-            leash.release()
+    with run_peer("MLServer", MODELS, 3, command, PYTHONPATH="echo") as peer:
+        yield peer
 
 
 @pytest.fixture(params=["grpc", "http"])
-def session(request: pytest.FixtureRequest, mlserver: MlServer, connection: Session) -> Iterator[Session]:
+def session(request: pytest.FixtureRequest, mlserver: Peer, connection: Session) -> Iterator[Session]:
     """A session with the models of MLServer, by one protocol, in schema "scratch"."""
-    port = mlserver.grpc_port if request.param == "grpc" else mlserver.http_port
     connection.execute("SET client_min_messages = warning")
     connection.execute("DROP SERVER IF EXISTS mlserver CASCADE")
     connection.execute(
-        f"CREATE SERVER mlserver FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{request.param}://127.0.0.1:{port}')"
+        f"CREATE SERVER mlserver FOREIGN DATA WRAPPER model_fdw OPTIONS (url '{mlserver.url(request.param)}')".encode()
     )
     connection.execute("IMPORT FOREIGN SCHEMA models FROM SERVER mlserver INTO scratch")
     yield connection
     connection.rollback()
     connection.execute("SET client_min_messages = warning")
     connection.execute("DROP SERVER mlserver CASCADE")
+
+
+def test_the_quickstart_which_declares_nothing(session: Session, mlserver: Peer) -> None:
+    """IMPORT skips it with a notice; a table by hand works."""
+    told: list[str | None] = []
+
+    def note(notice: psycopg.errors.Diagnostic) -> None:
+        told.append(notice.message_primary)
+
+    session.add_notice_handler(note)
+    session.execute("SET client_min_messages = notice")
+    session.execute("IMPORT FOREIGN SCHEMA models FROM SERVER mlserver INTO scratch OPTIONS (prefix 'again_')")
+    session.remove_notice_handler(note)
+    assert told == ['skipped model "digits": model "digits" declares no tensors']
+    session.execute(
+        """
+        CREATE FOREIGN TABLE digits (
+            pixels real[] OPTIONS (input 'predict', dtype 'FP32', shape '[-1,64]'),
+            digit  bigint OPTIONS (output 'predict', dtype 'INT64', shape '[-1,1]')
+        ) SERVER mlserver
+        """
+    )
+    pixels = np.random.default_rng(1).integers(0, 17, (10_000, 64)).astype("f4")
+    session.execute("CREATE TEMP TABLE images (id int, pixels real[])")
+    with session.cursor().copy("COPY images FROM STDIN") as copy:
+        for number, row in enumerate(pixels.tolist()):
+            copy.write_row((number, row))
+    rows = session.execute("SELECT digit FROM images JOIN digits USING (pixels) ORDER BY id").fetchall()
+    tensor = {"name": "predict", "datatype": "FP32", "shape": pixels.shape, "data": pixels.ravel().tolist()}
+    assert [digit for (digit,) in rows] == mlserver.ask("digits", [tensor])["predict"]
+    assert len({digit for (digit,) in rows}) > 1
+    assert session.execute("SELECT * FROM model_fdw_check('digits')").fetchall() == []
 
 
 def test_a_sklearn_model(session: Session) -> None:
