@@ -72,8 +72,9 @@ is_equality(Oid operator, Oid type)
 }
 
 /*
- * Is the condition a boolean column or its negation?  The planner has made it
- * of "column = true" or "column = false", so return this constant.
+ * Is the condition a boolean column, its negation, or one of them IS TRUE?
+ * The planner has made the first two of "column = true" or "column = false",
+ * so return this constant.
  */
 static Expr *
 boolean_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum)
@@ -81,6 +82,13 @@ boolean_value(Expr *clause, RelOptInfo *rel, AttrNumber attnum)
 	bool negated = is_notclause(clause);
 	Var *var = (Var *) (negated ? get_notclausearg(clause) : clause);
 
+	if (IsA(clause, BooleanTest) &&
+		(((BooleanTest *) clause)->booltesttype == IS_TRUE ||
+		 ((BooleanTest *) clause)->booltesttype == IS_FALSE))
+	{
+		negated = ((BooleanTest *) clause)->booltesttype == IS_FALSE;
+		var = (Var *) ((BooleanTest *) clause)->arg;
+	}
 	if (IsA(var, Var) && var->varno == rel->relid && var->varattno == attnum &&
 		var->varlevelsup == 0)
 		return (Expr *) makeBoolConst(!negated, false);
@@ -279,7 +287,7 @@ may_be_bound(PlannerInfo *root, RelOptInfo *rel, ModelColumn *column)
  *
  * "available" are the relations that values may read (NULL: none, a scan by
  * constants and parameters), "clauses" the join conditions that hold here.
- * Returns false, with "unbound" set, if a required input has no value.
+ * Returns false, with "unbound" set, if required inputs have no value.
  */
 bool
 model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
@@ -296,10 +304,10 @@ model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 			continue;
 		if (!search_clauses(&search, clauses, allow_lists))
 		{
-			if (column->optional && !may_be_bound(root, rel, column))
-				continue;
-			bindings->unbound = column;
-			return false;
+			if (!column->optional || may_be_bound(root, rel, column))
+				bindings->unbound = lappend_int(bindings->unbound,
+												column->attnum);
+			continue;
 		}
 		bindings->attnums = lappend_int(bindings->attnums, column->attnum);
 		bindings->values = lappend(bindings->values, search.value);
@@ -310,7 +318,92 @@ model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 										   pull_varnos(root,
 													   (Node *) search.value));
 	}
+	return bindings->unbound == NIL;
+}
+
+/* Does the expression read a column of the relation? */
+static bool
+reads_column(Node *node, RelOptInfo *rel, AttrNumber attnum)
+{
+	Bitmapset *attnums = NULL;
+
+	pull_varattnos(node, rel->relid, &attnums);
+	return bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, attnums);
+}
+
+/* Is each arm of an OR an equality on the column, and on it alone? */
+static bool
+is_list_of_values(BoolExpr *clause, RelOptInfo *rel, AttrNumber attnum)
+{
+	ListCell *cell;
+	bool	  cast;
+
+	foreach(cell, clause->args)
+		if (equality_value(lfirst(cell), rel, attnum, &cast) == NULL)
+			return false;
 	return true;
+}
+
+/*
+ * Does a condition look as if it gave the column a value, and does not?  Of
+ * an outer join's own conditions "kept" tells whether it keeps the relation's
+ * rows.
+ */
+static ScanBarrier
+obstacle_of(PlannerInfo *root, RelOptInfo *rel, AttrNumber attnum,
+			Expr *clause, bool kept)
+{
+	bool  cast;
+	Expr *value = equality_value(clause, rel, attnum, &cast);
+
+	if (value)
+	{
+		ListCell *cell;
+
+		if (bms_is_member(rel->relid, pull_varnos(root, (Node *) value)))
+			return BARRIER_SELF;
+		if (!kept)
+			return BARRIER_NONE;
+		foreach(cell, root->join_info_list)
+		{
+			SpecialJoinInfo *join = lfirst(cell);
+
+			if (join->jointype == JOIN_FULL &&
+				(bms_is_member(rel->relid, join->syn_lefthand) ||
+				 bms_is_member(rel->relid, join->syn_righthand)))
+				return BARRIER_FULL_JOIN;
+		}
+		return BARRIER_OUTER_JOIN;
+	}
+	if (!reads_column((Node *) clause, rel, attnum))
+		return BARRIER_NONE;
+	if (is_orclause(clause))
+		return is_list_of_values((BoolExpr *) clause, rel, attnum)
+			? BARRIER_OR
+			: BARRIER_ROWS;
+	if (is_notclause(clause) && IsA(get_notclausearg(clause), DistinctExpr))
+		return BARRIER_NOT_DISTINCT;
+	return BARRIER_NONE;
+}
+
+/* Why does no condition bind the column?  BARRIER_NONE: none seems to. */
+ScanBarrier
+model_find_obstacle(PlannerInfo *root, RelOptInfo *rel, AttrNumber attnum)
+{
+	List	 *clauses = list_concat_copy(rel->baserestrictinfo, rel->joininfo);
+	ListCell *cell;
+
+	foreach(cell, clauses)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, cell);
+		ScanBarrier	  found = obstacle_of(root, rel, attnum, rinfo->clause,
+										  bms_is_member(rel->relid,
+														rinfo->outer_relids));
+
+		if (found != BARRIER_NONE)
+			return found;
+	}
+	return BARRIER_NONE;
 }
 
 /* Does the expression read a placeholder that the relation computes? */

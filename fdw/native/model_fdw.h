@@ -339,21 +339,44 @@ extern void model_stream_close(ModelStream *stream);
 
 /* ---- binding.c: which conditions give the inputs their values ---- */
 
+/* what keeps an outer query's conditions from a scan in a subquery */
+typedef enum ScanBarrier
+{
+	BARRIER_NONE, /* the scan is in no subquery */
+	BARRIER_LIMIT,
+	BARRIER_DISTINCT,
+	BARRIER_GROUP,
+	BARRIER_WINDOW,
+	BARRIER_SECURITY,
+	BARRIER_CTE,
+	/* what else keeps a condition from binding an input */
+	BARRIER_ROWS,
+	BARRIER_OR,
+	BARRIER_NOT_DISTINCT,
+	BARRIER_SELF,
+	BARRIER_FULL_JOIN,
+	BARRIER_OUTER_JOIN,
+	BARRIER_JOIN_ORDER
+} ScanBarrier;
+
 typedef struct ModelBindings
 {
-	List		*attnums; /* integers: the bound inputs, table order */
-	List		*values;  /* expressions, cast to the columns' types */
-	List		*lists;	  /* integers: 1 where the value is an array */
-	List		*exact;	  /* RestrictInfos that hold by the binding */
-	Relids		 relids;  /* relations that the values read */
-	ModelColumn *unbound; /* the first input that has no value */
-	bool		 per_row; /* a scan that runs once per outer row */
-	int			 barrier; /* a ScanBarrier: why nothing else may bind */
+	List	  *attnums; /* integers: the bound inputs, table order */
+	List	  *values;	/* expressions, cast to the columns' types */
+	List	  *lists;	/* integers: 1 where the value is an array */
+	List	  *exact;	/* RestrictInfos that hold by the binding */
+	Relids	   relids;	/* relations that the values read */
+	List	  *unbound; /* integers: the required inputs without a value */
+	bool	   per_row; /* a scan that runs once per outer row */
+	int		   barrier; /* a ScanBarrier: why nothing else may bind ... */
+	AttrNumber barred;	/* ... this input, or 0: any */
 } ModelBindings;
 
 extern bool model_bind(PlannerInfo *root, RelOptInfo *rel, ModelTable *table,
 					   Relids available, List *clauses, bool allow_lists,
 					   ModelBindings *bindings);
+extern ScanBarrier model_find_obstacle(PlannerInfo *root, RelOptInfo *rel,
+									   AttrNumber attnum);
 extern bool model_binds_column(RelOptInfo *rel, EquivalenceMember *member,
 							   AttrNumber attnum);
 extern Index model_security_level(RestrictInfo *rinfo);
@@ -375,18 +398,6 @@ typedef enum ScanExpr
 	SCAN_NEXPRS
 } ScanExpr;
 
-/* what keeps an outer query's conditions from a scan in a subquery */
-typedef enum ScanBarrier
-{
-	BARRIER_NONE, /* the scan is in no subquery */
-	BARRIER_LIMIT,
-	BARRIER_DISTINCT,
-	BARRIER_GROUP,
-	BARRIER_WINDOW,
-	BARRIER_SECURITY,
-	BARRIER_CTE
-} ScanBarrier;
-
 /* the lists of integers of a scan's fdw_private or custom_private */
 typedef enum ScanPrivate
 {
@@ -394,15 +405,16 @@ typedef enum ScanPrivate
 	SCAN_PRIVATE_INPUTS,  /* attnums of the bound inputs */
 	SCAN_PRIVATE_LISTS,	  /* 1 where the value is an array */
 	SCAN_PRIVATE_OUTPUTS, /* attnums of the outputs that are read */
+	SCAN_PRIVATE_UNBOUND, /* attnums of required inputs without a value */
 	SCAN_NPRIVATE
 } ScanPrivate;
 
 typedef enum ScanHeader
 {
 	SCAN_HEADER_USERID,
-	SCAN_HEADER_UNBOUND, /* attnum of an input without a value, or 0 */
 	SCAN_HEADER_PER_ROW, /* 1 if each outer row sends a request */
-	SCAN_HEADER_BARRIER, /* a ScanBarrier */
+	SCAN_HEADER_BARRIER, /* a ScanBarrier ... */
+	SCAN_HEADER_BARRED,	 /* ... and the attnum that it is about, or 0 */
 	SCAN_NHEADER
 } ScanHeader;
 
@@ -557,6 +569,8 @@ extern const char *model_explain_join_type(JoinType jointype);
 extern void model_explain_table(ModelTable *table, ExplainState *es);
 extern void model_explain_bindings(ModelTable *table, List *attnums,
 								   List *values, PlanState *planstate,
+								   List *ancestors, ExplainState *es);
+extern void model_explain_requests(ModelTable *table, Plan *plan,
 								   List *ancestors, ExplainState *es);
 extern void model_explain_quals(const char *label, List *quals,
 								PlanState *planstate, List *ancestors,

@@ -54,8 +54,9 @@ struct ModelScanState
 	ScanState	 *ss;
 	List		 *exprs;   /* the plan's lists, see ScanExpr ... */
 	List		 *private; /* ... and ScanPrivate */
-	AttrNumber	  unbound;
+	List		 *unbound; /* integers: attnums of inputs without a value */
 	ScanBarrier	  barrier;
+	AttrNumber	  barred;
 	int			  ninputs;
 	AttrNumber	 *inputs;
 	bool		 *lists;
@@ -175,6 +176,25 @@ find_barrier(PlannerInfo *root, RelOptInfo *rel)
 	return root->parent_root->parse->cteList ? BARRIER_CTE : BARRIER_NONE;
 }
 
+/* Why is an input not bound?  What the error's detail and hint will say. */
+static void
+find_obstacle(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings)
+{
+	ListCell *cell;
+
+	bindings->barrier = find_barrier(root, rel);
+	if (bindings->barrier != BARRIER_NONE)
+		return;
+	foreach(cell, bindings->unbound)
+	{
+		bindings->barrier = model_find_obstacle(root, rel, lfirst_int(cell));
+		bindings->barred = lfirst_int(cell);
+		if (bindings->barrier != BARRIER_NONE)
+			return;
+	}
+	bindings->barred = 0;
+}
+
 /* Add the path of a scan, whose inputs "bindings" gives or fails to give. */
 static void
 add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
@@ -189,7 +209,8 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 	*kept = *bindings;
 	kept->per_row = !bms_is_empty(required) ||
 		reads_outer_query((Node *) bindings->values, root);
-	kept->barrier = find_barrier(root, rel);
+	if (bindings->unbound && bindings->barrier == BARRIER_NONE)
+		find_obstacle(root, rel, kept);
 	if (bindings->unbound)
 		startup = MODEL_UNBOUND_COST;
 	else if (!bms_is_empty(bindings->relids))
@@ -444,12 +465,17 @@ scan_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	clauses = join_clauses(root, rel, table, &sources);
 	if (member)
 		sources = lappend(sources, parent_sources(root, rel));
-	/* the error names an input that no join binds either, if there is one */
+	/* the error names inputs that no join binds either, if there are any */
 	if (!model_bind(root, rel, table, llast(sources), clauses, true, &best))
 		bindings.unbound = best.unbound;
 	else
+	{
 		request_source_join(root, member ? top_parent(root, rel) : rel,
 							best.relids);
+		if (bms_num_members(root->all_baserels) >
+			Min(join_collapse_limit, from_collapse_limit))
+			bindings.barrier = BARRIER_JOIN_ORDER;
+	}
 	add_scan_path(root, rel, &bindings, rel->lateral_relids);
 	foreach(cell, sources)
 	{
@@ -526,16 +552,15 @@ model_scan_lists(PlannerInfo *root, RelOptInfo *rel, ModelBindings *bindings,
 		pull_varattnos((Node *) lfirst_node(RestrictInfo, cell)->clause,
 					   rel->relid, &attnums);
 	refuse_system_columns(attnums, model_is_member(rel));
-	header = list_make4_int((int) rel->userid,
-							bindings->unbound ? bindings->unbound->attnum : 0,
-							bindings->per_row, bindings->barrier);
+	header = list_make4_int((int) rel->userid, bindings->per_row,
+							bindings->barrier, bindings->barred);
 	Assert(list_length(header) == SCAN_NHEADER);
 	*quals = after;
 	*exprs = list_make3(copyObject(bindings->values), before,
 						extract_actual_clauses(bindings->exact, false));
 	Assert(list_length(*exprs) == SCAN_NEXPRS);
-	*private = list_make4(header, bindings->attnums, bindings->lists,
-						  outputs_read(table, attnums));
+	*private = list_make5(header, bindings->attnums, bindings->lists,
+						  outputs_read(table, attnums), bindings->unbound);
 	Assert(list_length(*private) == SCAN_NPRIVATE);
 }
 
@@ -609,8 +634,9 @@ model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 	state->table =
 		model_table_describe(RelationGetRelid(ss->ss_currentRelation),
 							 (Oid) list_nth_int(header, SCAN_HEADER_USERID));
-	state->unbound = list_nth_int(header, SCAN_HEADER_UNBOUND);
+	state->unbound = list_nth(private, SCAN_PRIVATE_UNBOUND);
 	state->barrier = list_nth_int(header, SCAN_HEADER_BARRIER);
+	state->barred = list_nth_int(header, SCAN_HEADER_BARRED);
 	state->outputs = list_nth(private, SCAN_PRIVATE_OUTPUTS);
 	state->ninputs = list_length(inputs);
 	state->inputs = palloc(sizeof(AttrNumber) * (state->ninputs + 1));
@@ -635,9 +661,73 @@ model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 	return state;
 }
 
-/* Raise the error of a scan that has no value for one of its inputs. */
-static void
-raise_unbound(ModelScanState *state)
+/* Write something of each unbound input, with a separator between them. */
+static char *
+each_unbound(ModelScanState *state, bool quote, const char *prefix,
+			 const char *suffix, const char *separator)
+{
+	StringInfoData text;
+	ListCell	  *cell;
+
+	initStringInfo(&text);
+	foreach(cell, state->unbound)
+	{
+		const char *name =
+			model_table_column(state->table, lfirst_int(cell))->name;
+
+		appendStringInfo(&text, "%s%s%s%s",
+						 foreach_current_index(cell) > 0 ? separator : "",
+						 prefix, quote ? quote_identifier(name) : name,
+						 suffix);
+	}
+	return text.data;
+}
+
+/* The hint of the error below: a form of the query that binds. */
+static int
+hint_unbound(ModelScanState *state)
+{
+	const char *table = quote_identifier(state->table->name);
+	char	   *names = each_unbound(state, true, "", "", ", ");
+	const char *barred = state->barred
+		? quote_identifier(model_table_column(state->table, state->barred)
+							   ->name)
+		: "";
+
+	switch (state->barrier)
+	{
+		case BARRIER_ROWS:
+			return errhint(
+				"Join the values instead, as in \"JOIN (VALUES (...), (...)) AS v (%s) USING (%s)\".",
+				names, names);
+		case BARRIER_OR:
+			return errhint("Write \"%s IN (..., ...)\" instead.", barred);
+		case BARRIER_NOT_DISTINCT:
+			return errhint("Write \"%s = ...\" instead.", barred);
+		case BARRIER_FULL_JOIN:
+			return errhint(
+				"Use LEFT JOIN, with the model table on the right side.");
+		case BARRIER_OUTER_JOIN:
+			return errhint("Exchange the two sides, or use JOIN.");
+		case BARRIER_JOIN_ORDER:
+			return errhint(
+				"Write table \"%s\" after those that give its inputs, or raise \"join_collapse_limit\" and \"from_collapse_limit\".",
+				state->table->name);
+		default:
+			break;
+	}
+	if (list_length(state->unbound) == 1)
+		return errhint(
+			"Give it a value with an equality, such as \"WHERE %s = ...\" or \"JOIN ... ON %s.%s = ...\".",
+			names, table, names);
+	return errhint(
+		"Give each of them a value with an equality, such as \"WHERE %s\" or \"JOIN ... USING (%s)\".",
+		each_unbound(state, true, "", " = ...", " AND "), names);
+}
+
+/* The detail of the error below: why conditions that are there do not bind. */
+static int
+detail_unbound(ModelScanState *state)
 {
 	static const char *const barriers[] = {
 		[BARRIER_LIMIT] = "has LIMIT or OFFSET",
@@ -647,19 +737,45 @@ raise_unbound(ModelScanState *state)
 		[BARRIER_SECURITY] = "is a security barrier",
 		[BARRIER_CTE] = "is a materialized CTE",
 	};
-	ModelColumn *column = model_table_column(state->table, state->unbound);
+	static const char *const obstacles[] = {
+		[BARRIER_ROWS] = "stands under OR, as it does in a list of rows",
+		[BARRIER_OR] = "consists of equalities under OR",
+		[BARRIER_NOT_DISTINCT] = "is IS NOT DISTINCT FROM, true for two NULLs",
+		[BARRIER_SELF] = "takes the value from the table itself",
+		[BARRIER_FULL_JOIN] =
+			"is that of a FULL JOIN, which keeps all rows of the table",
+		[BARRIER_OUTER_JOIN] =
+			"is that of an outer join that keeps all rows of the table",
+	};
+
+	if (state->barrier == BARRIER_NONE)
+		return 0;
+	if (state->barrier == BARRIER_JOIN_ORDER)
+		return errdetail(
+			"The conditions are there, but the query joins more relations than \"join_collapse_limit\" or \"from_collapse_limit\" lets the planner reorder.");
+	if (state->barrier < BARRIER_ROWS)
+		return errdetail(
+			"Conditions from outside do not reach the table: the view or subquery that reads it %s.",
+			barriers[state->barrier]);
+	return errdetail("A condition on column \"%s\" does not bind it: it %s.",
+					 model_table_column(state->table, state->barred)->name,
+					 obstacles[state->barrier]);
+}
+
+/* Raise the error of a scan that has no value for some of its inputs. */
+static void
+raise_unbound(ModelScanState *state)
+{
+	bool  one = list_length(state->unbound) == 1;
+	char *names = each_unbound(state, false, "\"", "\"", ", ");
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
-			 errmsg("input column \"%s\" of foreign table \"%s\" is not bound",
-					column->name, state->table->name),
-			 state->barrier != BARRIER_NONE ?
-			 errdetail("Conditions from outside do not reach the table: the view or subquery that reads it %s.",
-					   barriers[state->barrier]) : 0,
-			 errhint("Give it a value with an equality, such as \"WHERE %s = ...\" or \"JOIN ... ON %s.%s = ...\".",
-					 quote_identifier(column->name),
-					 quote_identifier(state->table->name),
-					 quote_identifier(column->name))));
+			 one ? errmsg("input column %s of foreign table \"%s\" is not bound",
+						  names, state->table->name)
+				 : errmsg("input columns %s of foreign table \"%s\" are not bound",
+						  names, state->table->name),
+			 detail_unbound(state), hint_unbound(state)));
 }
 
 /* Sort positions by the values that they stand for, equal ones in order. */
@@ -960,10 +1076,14 @@ model_scan_explain(ModelScanState *state, ExplainState *es)
 	model_explain_table(state->table, es);
 	if (state->unbound)
 	{
-		ExplainPropertyText("Unbound Input",
-							model_table_column(state->table, state->unbound)
-								->name,
-							es);
+		List	 *names = NIL;
+		ListCell *cell;
+
+		foreach(cell, state->unbound)
+			names = lappend(names,
+							model_table_column(state->table, lfirst_int(cell))
+								->name);
+		ExplainPropertyList("Unbound Inputs", names, es);
 		return;
 	}
 	model_explain_bindings(state->table,

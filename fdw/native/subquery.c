@@ -152,13 +152,10 @@ use_arguments(Node *node, ArgumentContext *context)
 static bool
 is_single_row_scan(Plan *plan, List **exprs, List **private)
 {
-	List *header;
-
 	if (!model_scan_plan(plan, exprs, private) || plan->initPlan != NIL ||
 		list_length(plan->targetlist) != 1)
 		return false;
-	header = list_nth(*private, SCAN_PRIVATE_HEADER);
-	return list_nth_int(header, SCAN_HEADER_UNBOUND) == 0 &&
+	return list_nth(*private, SCAN_PRIVATE_UNBOUND) == NIL &&
 		!list_member_int(list_nth(*private, SCAN_PRIVATE_LISTS), 1);
 }
 

@@ -340,7 +340,7 @@ def test_refused(connection: Connection, name: str) -> None:
         assert code.startswith("HV00L: input column"), f"{variant}: {code} {rows}"
         assert "is not bound" in code
         plan = explain(connection, shape, schema, settings)
-        assert "Unbound Input: " in plan, f"{variant}: {plan}"
+        assert "Unbound Inputs: " in plan, f"{variant}: {plan}"
 
 
 # ---- boolean inputs, whose equalities PostgreSQL writes in other ways ----
@@ -350,6 +350,8 @@ BOOLEANS = {
     "employed = false": [False],
     "employed": [True],
     "NOT employed": [False],
+    "employed IS TRUE": [True],
+    "employed IS FALSE": [False],
     "employed = (1 > 0)": [True],
     "employed IN (true)": [True],
     "employed IN (true, false)": [False, True],
