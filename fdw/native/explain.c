@@ -84,6 +84,9 @@ deparse(Node *node, PlanState *planstate, List *ancestors, ExplainState *es)
 							  prefix, false);
 }
 
+/* with more inputs than this, only VERBOSE and other formats show them all */
+#define MODEL_BINDINGS_SHOWN 8
+
 /* Show which expression gives each input its value. */
 void
 model_explain_bindings(ModelTable *table, List *attnums, List *values,
@@ -97,12 +100,72 @@ model_explain_bindings(ModelTable *table, List *attnums, List *values,
 	{
 		ModelColumn *column = model_table_column(table, lfirst_int(attnum));
 
+		if (!es->verbose && es->format == EXPLAIN_FORMAT_TEXT &&
+			list_length(attnums) > MODEL_BINDINGS_SHOWN &&
+			list_length(texts) == MODEL_BINDINGS_SHOWN - 5)
+		{
+			texts = lappend(texts,
+							psprintf("... and %d more",
+									 list_length(attnums) -
+										 list_length(texts)));
+			break;
+		}
 		texts = lappend(texts,
 						psprintf("%s = %s", quote_identifier(column->name),
 								 deparse(lfirst(value), planstate, ancestors,
 										 es)));
 	}
 	ExplainPropertyList("Bindings", texts, es);
+}
+
+/* Is one of the parameters, a list of them, in the set? */
+static bool
+has_parameter(Bitmapset *set, List *paramids)
+{
+	ListCell *cell;
+
+	foreach(cell, paramids)
+		if (bms_is_member(lfirst_int(cell), set))
+			return true;
+	return false;
+}
+
+/*
+ * Is a node started anew for each row of another: in a subquery or on the
+ * inner side of a nested loop that hands it a parameter?
+ */
+static bool
+runs_per_row(Plan *plan, List *ancestors)
+{
+	ListCell *cell;
+
+	foreach(cell, ancestors)
+	{
+		Node	 *above = lfirst(cell);
+		ListCell *param;
+
+		if (IsA(above, SubPlan) &&
+			has_parameter(plan->extParam, ((SubPlan *) above)->parParam))
+			return true;
+		if (!IsA(above, NestLoop))
+			continue;
+		if (innerPlan(above) == plan)
+			return true;
+		foreach(param, ((NestLoop *) above)->nestParams)
+			if (bms_is_member(lfirst_node(NestLoopParam, param)->paramno,
+							  plan->extParam))
+				return true;
+	}
+	return false;
+}
+
+/* Show that a Model Join sends requests for each row of a node above it. */
+void
+model_explain_requests(ModelTable *table, Plan *plan, List *ancestors,
+					   ExplainState *es)
+{
+	if (table->batched && runs_per_row(plan, ancestors))
+		ExplainPropertyText("Requests", "at least one per outer row", es);
 }
 
 /* Show a list of conditions, if there are any. */

@@ -889,6 +889,7 @@ model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	model_explain_bindings(state->table, state->inputs,
 						   list_nth(exprs, JOIN_EXPR_VALUES), ps, ancestors,
 						   es);
+	model_explain_requests(state->table, ps->plan, ancestors, es);
 	model_explain_quals("Input Filter", list_nth(exprs, JOIN_EXPR_BEFORE), ps,
 						ancestors, es);
 	model_explain_quals("Join Filter", list_nth(exprs, JOIN_EXPR_AFTER), ps,

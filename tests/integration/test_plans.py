@@ -234,6 +234,53 @@ def test_only_outputs_that_are_read_are_requested(tables: Connection) -> None:
     assert none["Bytes Received"] == one["Bytes Received"] > 0
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT (SELECT max(s) FROM ml.affine p JOIN u ON p.a = u.k WHERE p.b = c.y AND u.id < c.id) FROM c",
+        "UPDATE c SET y = (SELECT s FROM ml.affine p, u WHERE p.a = u.k AND p.b = 1 AND u.id = c.id)",
+        "SELECT * FROM c CROSS JOIN LATERAL (SELECT max(s) FROM unnest(ARRAY[c.x, c.y]) v (a) "
+        "JOIN ml.affine p ON p.a = v.a AND p.b = 1) m",
+    ],
+    ids=["subquery", "update", "lateral"],
+)
+def test_a_join_that_runs_once_per_outer_row(tables: Connection, sql: str) -> None:
+    plan = explain(tables, sql)
+    assert NODE in plan
+    assert plan.count("Requests: at least one per outer row") == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT s FROM c JOIN ml.affine p ON {BOUND}",
+        f"SELECT (SELECT max(s) FROM c JOIN ml.affine p ON {BOUND}) FROM u",
+        f"SELECT s FROM c JOIN ml.affine p ON {BOUND} WHERE c.id > (SELECT min(k) FROM u)",
+        f"WITH q AS MATERIALIZED (SELECT s FROM c JOIN ml.affine p ON {BOUND}) SELECT s FROM q, u",
+        f"SELECT s FROM c JOIN ml.affine p ON {BOUND} FOR UPDATE OF c",
+    ],
+    ids=["join", "once", "parameter", "CTE", "lock"],
+)
+def test_a_join_that_runs_once(tables: Connection, sql: str) -> None:
+    plan = explain(tables, sql)
+    assert NODE in plan
+    assert "Requests" not in plan
+
+
+def test_many_bindings_are_abbreviated(tables: Connection) -> None:
+    names = [
+        row[0]
+        for row in tables.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'ml.sum10'::regclass AND attname ~ '^f' ORDER BY attnum"
+        )
+    ]
+    sql = "SELECT total FROM c JOIN ml.sum10 p ON " + " AND ".join(f"p.{name} = c.x" for name in names)
+    assert "Bindings: f1 = c.x, f2 = c.x, f3 = c.x, ... and 7 more\n" in explain(tables, sql)
+    assert "f10 = c.x" in explain(tables, sql, "VERBOSE, COSTS OFF")
+    (plan,) = tables.execute(f"EXPLAIN (FORMAT JSON) {sql}".encode()).fetchone() or ()
+    assert len(plan[0]["Plan"]["Bindings"]) == 10
+
+
 def test_explain_analyze(tables: Connection) -> None:
     """What EXPLAIN shows, in JSON; the server counted at least what we sent."""
     (node,) = analyze(tables, f"SELECT p.s FROM c LEFT JOIN ml.affine p ON {BOUND}")
