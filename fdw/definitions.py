@@ -144,7 +144,7 @@ def define_columns(
         if role == INPUT and not scalar and type_ == "double precision[]" and spec.dtype != "FP64":
             type_ = f"{settings.float_arrays}[]"
         options = column_options(role, spec)
-        name = elements[0] if elements else spec.column or spec.name
+        name = elements[0] if elements else settings.name(spec.column or spec.name)
         return [ColumnDefinition(names.take(name, role), type_, options)]
     return define_elements(role, spec, dict(enumerate(elements, start=1)), names)
 
@@ -205,7 +205,7 @@ def _names_of_elements(
         return None
     names = signature.element_names(model, spec)
     if names is not None and len(names) == count:
-        return names
+        return [settings.name(name) for name in names]
     if names is not None:
         parameter = f"{signature.NAMES_PARAMETER}{spec.name}"
         notices.append(
@@ -215,7 +215,9 @@ def _names_of_elements(
                 "Correct the parameter in the model's configuration.",
             )
         )
-    return plain_element_names(spec, count) if settings.expand == "all" and not scalar else None
+    if settings.expand != "all" or scalar:
+        return None
+    return [settings.name(name) for name in plain_element_names(spec, count)]
 
 
 # ---- SQL ----

@@ -238,7 +238,7 @@ def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions, services:
                 key=lambda version: (len(version), version),
             )
         for version in versions:
-            wanted = f"{settings.prefix}{short_name}" + (f"_v{version}" if version else "")
+            wanted = f"{settings.prefix}{settings.name(short_name)}" + (f"_v{version}" if version else "")
             result.append((_Chosen(model, version, names.take(shorten(wanted))), wanted))
     return result
 

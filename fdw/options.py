@@ -8,6 +8,7 @@ server has its own ``default_...`` option.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -247,6 +248,14 @@ OPTIONS: tuple[Option, ...] = (
         "own idempotency_level says so, too",
     ),
     Option(
+        "parameters",
+        TABLE,
+        "parameters",
+        "",
+        "JSON object that each request carries beside its rows: parameters of the Open Inference Protocol, such as "
+        '{"priority": 2}, or fields of the request of protocol "grpc"',
+    ),
+    Option(
         "batch_size",
         TABLE,
         "integer",
@@ -373,6 +382,13 @@ OPTIONS: tuple[Option, ...] = (
         "double precision",
         "elements of array columns for FP16, BF16 and FP32 inputs",
         choices=("double precision", "real"),
+    ),
+    Option(
+        "lower_names",
+        IMPORT,
+        "boolean",
+        False,
+        "whether tables and columns get the names of models and tensors in lower case, for which SQL needs no quotes",
     ),
 )
 
@@ -542,6 +558,33 @@ def split_method(name: str) -> tuple[str, str, str]:
     return method, rows, answers
 
 
+def _parse_parameters(option: Option, text: str) -> str:
+    """Read a JSON object; return it as text of one form."""
+    try:
+        parameters = json.loads(text)
+        written = json.dumps(parameters, sort_keys=True, allow_nan=False, ensure_ascii=False).encode().decode()
+    except (ValueError, RecursionError):
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise BadOption(
+            f'value of option "{option.name}" is no JSON object',
+            None,
+            'Write {"name": value, ...}, with double quotes.',
+        )
+    return written
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse what a parameter of the Open Inference Protocol cannot be."""
+    for name, value in parameters.items():
+        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+            raise BadOption(
+                f'option "parameters" has an invalid value for "{name}"',
+                "A parameter of the Open Inference Protocol is true or false, a number or text.",
+                "Correct the value.",
+            )
+
+
 # The largest dimension of a tensor that an array can have.
 MAX_DIMENSION = 2**31 - 1
 
@@ -677,6 +720,7 @@ _PARSERS: dict[str, Callable[[Option, str], object]] = {
     "versions": _parse_versions,
     "columns": _parse_columns,
     "method": _parse_method,
+    "parameters": _parse_parameters,
     "shape": _parse_shape,
     "url": _parse_urls,
     "file": _parse_file,
@@ -835,11 +879,12 @@ class UserOptions:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Options of a foreign table, parsed, the server's defaults put in."""
+    """Options of a foreign table, parsed, the server's defaults put in; ``parameters`` is a JSON object or ''."""
 
     model: str
     version: str
     idempotent: bool
+    parameters: str
     batch_size: int
     max_in_flight: int
     timeout_ms: int
@@ -875,10 +920,16 @@ class ImportOptions:
     expand: str = "named"
     columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
     float_arrays: str = "double precision"
+    lower_names: bool = False
 
     def imports_version(self, version: str) -> bool:
         """Tell whether a version gets a table of its own."""
         return self.versions == "all" or version in self.versions
+
+    def name(self, name: str) -> str:
+        """Write a model's or a tensor's name as SQL has it; only ASCII changes, as in PostgreSQL's own folding."""
+        folded = re.sub("[A-Z]+", lambda found: found[0].lower(), name)
+        return folded if self.lower_names else name
 
 
 @dataclass(frozen=True)
@@ -944,6 +995,8 @@ def _read_table_options(table: Mapping[str, str], name: str, server: ServerOptio
         )
     elif values["model"] is None:
         values["model"] = name
+    if values["parameters"] and server.protocol != "grpc":
+        _check_parameters(json.loads(values["parameters"]))
     for option in ("batch_size", "max_in_flight", "timeout_ms", "max_attempts", "retry_budget"):
         if values[option] is None:
             values[option] = getattr(server, f"default_{option}")

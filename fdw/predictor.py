@@ -6,6 +6,7 @@ polls the ticket), verified and unpacked in the order of its rows. No row comes 
 
 from __future__ import annotations
 
+import json
 import weakref
 from dataclasses import dataclass, field
 from typing import Sequence
@@ -318,6 +319,7 @@ def _message(session: Session, tensors: Sequence[codec.EncodedTensor], selection
         ],
         [fetch.tensor for fetch in plan.fetches],
         _count(selection),
+        json.loads(options.parameters or "{}"),
     )
 
 

@@ -7,8 +7,8 @@ be read or a request that cannot be written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Callable, Generic, NoReturn, Protocol, Sequence, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Callable, Generic, Mapping, NoReturn, Protocol, Sequence, TypeVar
 
 from fdw.codec import Buffer, Tensor
 from fdw.errors import Failure
@@ -151,7 +151,8 @@ _FRAME_BYTES = 64
 class InferRequest:
     """One inference of so many rows.
 
-    ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors.
+    ``version`` '' is the server's choice; ``outputs`` are the names of the wanted tensors; ``parameters`` go beside the
+    rows.
     """
 
     model: str
@@ -159,6 +160,7 @@ class InferRequest:
     inputs: Sequence[InputData]
     outputs: Sequence[str]
     rows: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -166,7 +168,8 @@ class InferRequest:
         names = len(self.model) + sum(len(tensor.name) for tensor in self.inputs) + sum(map(len, self.outputs))
         numbers = sum(len(tensor.shape) for tensor in self.inputs)
         frames = _FRAME_BYTES * (1 + len(self.inputs) + len(self.outputs))
-        return sum(len(tensor.raw) for tensor in self.inputs) + 4 * names + 10 * numbers + frames
+        beside = len(str(self.parameters)) * 4 if self.parameters else 0
+        return sum(len(tensor.raw) for tensor in self.inputs) + 4 * names + 10 * numbers + frames + beside
 
 
 class Client(Protocol):

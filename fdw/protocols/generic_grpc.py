@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Callable, Generator, Generic, Sequence, TypeVar
+from typing import Any, Callable, Generator, Generic, Mapping, Sequence, TypeVar
 
 import numpy as np
+from google.protobuf import json_format
 from google.protobuf.message import EncodeError
 
 from fdw import errors
@@ -142,7 +143,7 @@ class GenericGrpc:
             method = self._methods.get(request.model)
             if method is None:  # metadata was asked of another endpoint
                 method = yield from self._load(request.model, deadline)
-            message = _write(method, request.inputs, request.rows)
+            message = _write(method, request.inputs, request.rows, request.parameters)
             read = method.response_class.FromString
             response = yield self._grpc.call(method.path, message, read, deadline.left_ms(), _as_it_is)
             return _read(method, response, request.rows, request.outputs)
@@ -189,7 +190,7 @@ def _as_it_is(message: Any) -> Any:
 # ---------------------------------------------------------------- rows to messages
 
 
-def _write(method: Method, inputs: Sequence[InputData], rows: int) -> bytes:
+def _write(method: Method, inputs: Sequence[InputData], rows: int, beside: Mapping[str, Any] | None = None) -> bytes:
     """Write the request message. Raises InvalidValue (22P02), Unsupported (0A000), WrongTensor (HV005) and the like."""
     side = method.request
     leaves = [side.find(tensor.name) for tensor in inputs]
@@ -205,7 +206,37 @@ def _write(method: Method, inputs: Sequence[InputData], rows: int) -> bytes:
     else:
         messages = _nest([(tuple(field.name for field in leaf.path), values) for leaf, values in bound], rows)
         fields = messages[0] if side.layout != ROWS else _wrap(side, messages)
-    return _serialize(method, method.request_class(**fields))
+    message = method.request_class(**fields)
+    if beside:
+        message.MergeFrom(_beside(method, beside, [leaf for leaf, _ in bound]))
+    return _serialize(method, message)
+
+
+def _beside(method: Method, parameters: Mapping[str, Any], bound: Sequence[Leaf]) -> Any:
+    """Read option "parameters" as fields of the request that columns do not give. Raises BadOption (22023)."""
+    try:
+        message = json_format.ParseDict(parameters, method.request_class())
+    except json_format.ParseError as error:
+        raise errors.BadOption(
+            f'option "parameters" does not fit the request of method "{method.name}"',
+            f"protobuf said: {error}",
+            "Correct the option.",
+        ) from None
+    side = method.request
+    given = [side.rows] if side.layout == ROWS else [leaf.path for leaf in bound]
+    if side.layout == COLUMNS:
+        given += [leaf.path for leaf in side.leaves]
+    for path in given:
+        holder = message
+        for field in path[:-1]:
+            holder = getattr(holder, field.name)
+        if any(field.name == path[-1].name for field, _ in holder.ListFields()):
+            raise errors.BadOption(
+                f'option "parameters" sets field "{path[-1].name}" of method "{method.name}", which holds the rows',
+                None,
+                "Leave the field out.",
+            )
+    return message
 
 
 def _serialize(method: Method, message: Any) -> bytes:

@@ -63,6 +63,9 @@ class TritonGrpc:
         self._grpc.renew(failed)
 
 
+# Which field of InferParameter holds a value.
+_PARAMETER_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+
 # The key of ModelInferRequest.raw_input_contents on the wire: field 7, length-delimited.
 _RAW_KEY = bytes([7 << 3 | 2])
 
@@ -78,6 +81,8 @@ def _serialize(request: InferRequest) -> bytes:
         message.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=tensor.shape)
     for name in request.outputs:
         message.outputs.add(name=name)
+    for name, value in request.parameters.items():
+        setattr(message.parameters[name], _PARAMETER_FIELDS[type(value)], value)
     parts: list[Buffer] = [message.SerializeToString()]
     for tensor in request.inputs:
         parts += [_RAW_KEY, _varint(len(tensor.raw)), tensor.raw]

@@ -216,7 +216,8 @@ def _infer_message(request: InferRequest, binary: bool) -> HttpRequest:
     if binary:
         for output in outputs:
             output["parameters"] = {"binary_data": True}
-    text = json.dumps({"inputs": inputs, "outputs": outputs}, separators=(",", ":")).encode()
+    beside = {"parameters": request.parameters} if request.parameters else {}
+    text = json.dumps({**beside, "inputs": inputs, "outputs": outputs}, separators=(",", ":")).encode()
     path = f"{_path(request.model, request.version)}/infer"
     if not binary:
         return HttpRequest("POST", path, {"Content-Type": "application/json"}, [text])

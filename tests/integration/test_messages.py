@@ -1034,7 +1034,9 @@ OPTIONS = [
     ),
     (
         "IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO scratch OPTIONS (bogus 'x')",
-        unknown("bogus", "Valid options in this context are: prefix, versions, expand, columns, float_arrays."),
+        unknown(
+            "bogus", "Valid options in this context are: prefix, versions, expand, columns, float_arrays, lower_names."
+        ),
     ),
     # values
     ("CREATE SERVER other FOREIGN DATA WRAPPER model_fdw", NO_URL),

@@ -64,6 +64,21 @@ def test_the_same_rows_get_the_same_answers(session: Session, join: str) -> None
         assert by_grpc
 
 
+@pytest.mark.parametrize("schema", ["ml", "mh"])
+def test_triton_takes_parameters(session: Session, schema: str) -> None:
+    session.execute("BEGIN")
+    session.execute(
+        f"""
+        ALTER FOREIGN TABLE {schema}.triangle
+        OPTIONS (ADD parameters '{{"priority": 1, "tenant": "ä", "debug": true, "threshold": 0.5}}')
+        """.encode()
+    )
+    assert session.execute(f"SELECT area FROM {schema}.triangle WHERE (a, b, c) = (3, 4, 5)".encode()).fetchall() == [
+        (6,)
+    ]
+    session.execute("ROLLBACK")
+
+
 def test_a_batched_model_with_strings(session: Session) -> None:
     session.execute("CREATE TABLE texts AS SELECT i AS id, 'text ' || i AS text FROM generate_series(1, 3000) i")
     inputs = session.execute(

@@ -102,6 +102,24 @@ def test_rows_by_reflection(reflection: str) -> None:
         assert server.calls["reflection"] == calls, "a method is asked for once"
 
 
+def test_fields_beside_the_rows() -> None:
+    with ExampleServer() as server:
+        assert ask(server, NAMES, {"name": "text"}, parameters='{"currency": "EUR"}') == [["vase", "größe"]]
+        assert server.requests[0].currency == "EUR"
+        one: dict[str, tuple[str, list[Any]]] = {"weight": ("double precision", [1, 2])}
+        prices = {"price": "double precision", "sorted": "double precision[]"}
+        asked = ask(server, one, prices, f"{SERVICE}/AppraiseOne", parameters='{"sizes": [3, 1]}')
+        assert asked == [[10, 20], [[1, 3], [1, 3]]]
+        rows = 'option "parameters" sets field "{}" of method "{}", which holds the rows'
+        with fails("22023", rows.format("items", METHOD), None, "Leave the field out."):
+            ask(server, NAMES, {"name": "text"}, parameters='{"items": [{}]}')
+        with fails("22023", rows.format("weight", f"{SERVICE}/AppraiseOne"), None, "Leave the field out."):
+            ask(server, one, prices, f"{SERVICE}/AppraiseOne", parameters='{"weight": 5}')
+        with pytest.raises(errors.BadOption) as caught:
+            ask(server, NAMES, {"name": "text"}, parameters='{"curency": "EUR"}')
+        assert caught.value.message == f'option "parameters" does not fit the request of method "{METHOD}"'
+
+
 def test_rows_by_descriptor_set() -> None:
     with ExampleServer("") as server:
         own = {"descriptor_set": str(DESCRIPTOR_SET)}

@@ -187,6 +187,27 @@ def test_compression(compression: str, binary: bool) -> None:
         assert "content-encoding" not in server.headers, "little is not worth it"
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http", "json"])
+def test_parameters_of_every_request(protocol: str) -> None:
+    given_: dict[str, Any] = {"priority": 2, "threshold": 0.5, "debug": True, "tenant": "größe"}
+    with FakeServer() if protocol == "grpc" else FakeHttp(binary=protocol == "http") as server:
+        score(fake_table(server.url, parameters=json.dumps(given_)), [1.0])
+        sent = server.requests[0]
+        if protocol != "grpc":
+            assert sent["parameters"] == given_
+        else:
+            for name, value in given_.items():
+                assert getattr(sent.parameters[name], sent.parameters[name].WhichOneof("parameter_choice")) == value
+        for value in (None, [1], {}, 2**63):
+            with fails(
+                "22023",
+                'option "parameters" has an invalid value for "a"',
+                "A parameter of the Open Inference Protocol is true or false, a number or text.",
+                "Correct the value.",
+            ):
+                finish(host.describe(fake_table(server.url, parameters=json.dumps({"a": value}))))
+
+
 def test_large_messages() -> None:
     values = [float(number) for number in range(400_000)]
     for binary in (True, False):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -375,3 +376,15 @@ def test_a_table_that_is_there_stays() -> None:
             "\"SELECT * FROM model_fdw_check('public.b')\" shows what differs, and the statements that cure it.",
         ),
     ]
+
+
+def test_names_in_lower_case() -> None:
+    """Only ASCII changes, as where PostgreSQL folds a name itself; what clashes then is numbered."""
+    mixed = FakeModel((("TenureÄ", "FP32", (-1, 1)), ("Q", "FP32", (-1, 2))), (("Score", "FP32", (-1, 1)),), dict)
+    with FakeServer(models={"Churn": mixed, "churn": FAKE}) as server:
+        (first, second), _ = run(server, lower_names="true", expand="all", prefix="P_")
+        assert first.startswith('CREATE FOREIGN TABLE "P_churn" (')
+        assert re.findall('\t"(.*?)"', first) == ["tenureÄ", "q_1", "q_2", "score"]
+        assert "(model 'Churn'" in first
+        assert "output 'Score'" in first
+        assert second.startswith('CREATE FOREIGN TABLE "P_churn_2" (')

@@ -32,7 +32,18 @@ MESSAGES = [
         "HV00D",
         'invalid option "zzz"',
         None,
-        "Valid options in this context are: prefix, versions, expand, columns, float_arrays.",
+        "Valid options in this context are: prefix, versions, expand, columns, float_arrays, lower_names.",
+    ),
+    *(
+        (
+            "table",
+            {"parameters": value},
+            "22023",
+            'value of option "parameters" is no JSON object',
+            None,
+            'Write {"name": value, ...}, with double quotes.',
+        )
+        for value in ("", "x", "[]", "5", "{'a': 1}", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 100_000)
     ),
     ("import", {"prefx": "1"}, "HV00D", 'invalid option "prefx"', None, 'Perhaps you meant the option "prefix".'),
     *(
