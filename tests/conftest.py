@@ -14,6 +14,7 @@ Multicorn run where a PostgreSQL has it: the one that is tested, else Debian's.
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
     parser.addoption("--full", action="store_true", help="every query shape under every setting, not under a part")
     parser.addoption("--chroot", action="store_true", help="also run test_chroot.py, which takes minutes")
+    seed = random.SystemRandom().randrange(1_000_000)
+    parser.addoption("--seed", default=str(seed), help="of random statements: a number; 7:300 runs statement 300 alone")
+    parser.addoption("--times", type=float, default=1, help="how many times as many random statements as usual")
     parser.addoption("--replica-rows", type=int, default=500_000, help="rows that test_replicas.py joins")
 
 
