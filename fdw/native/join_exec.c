@@ -64,6 +64,7 @@ typedef struct ModelJoinState
 {
 	CustomScanState css;
 	ModelTable	   *table;
+	Relation		rel; /* open, so that no DDL comes in between */
 	ModelStream	   *stream;
 	PlanState	   *outer;
 	JoinType		jointype;
@@ -255,8 +256,6 @@ lay_out_tuple(ModelJoinState *state, CustomScan *plan)
 static List *
 add_wholerow_outputs(ModelJoinState *state, List *outputs)
 {
-	Relation rel;
-
 	if (state->wholerow_column < 0)
 		return outputs;
 	for (int i = 0; i < state->table->ncolumns; i++)
@@ -266,9 +265,7 @@ add_wholerow_outputs(ModelJoinState *state, List *outputs)
 		if (!column->input && position_of(outputs, column->attnum) < 0)
 			outputs = lappend_int(outputs, column->attnum);
 	}
-	rel = table_open(state->table->relid, NoLock);
-	state->wholerow_desc = CreateTupleDescCopy(RelationGetDescr(rel));
-	table_close(rel, NoLock);
+	state->wholerow_desc = CreateTupleDescCopy(RelationGetDescr(state->rel));
 	for (int i = 0; i < state->ninputs; i++)
 	{
 		AttrNumber		  attnum = list_nth_int(state->inputs, i);
@@ -343,6 +340,9 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	state->table =
 		model_table_describe((Oid) list_nth_int(header, JOIN_HEADER_RELID),
 							 (Oid) list_nth_int(header, JOIN_HEADER_USERID));
+	/* the executor has the lock, a parallel worker takes its own */
+	state->rel = table_open(state->table->relid,
+							IsParallelWorker() ? AccessShareLock : NoLock);
 	state->jointype = list_nth_int(header, JOIN_HEADER_JOINTYPE);
 	state->nouter = list_nth_int(header, JOIN_HEADER_NOUTER);
 	state->inputs = list_nth(plan->custom_private, JOIN_PRIVATE_INPUTS);
@@ -810,6 +810,7 @@ model_join_end(CustomScanState *node)
 	if (state->stream)
 		model_stream_close(state->stream);
 	ExecEndNode(state->outer);
+	table_close(state->rel, NoLock);
 }
 
 /* ---- parallel query ---- */

@@ -37,6 +37,10 @@ MODELS = ("ml.affine", "ml.chain", "ml.banded_low", "ml.banded_high", "ml.secure
 BATCH_SIZES = (3, 1, 4096, 3)
 # The batch size changes after as many statements.
 PART = 50
+# Of so many statements of a shape some have the node.
+MANY = 60
+# Differences after which a run ends.
+MOST = 5
 
 METHODS = (
     "hashjoin",
@@ -203,7 +207,7 @@ class Tally:
         if self.statements < PART:
             return
         assert self.batched["all"] >= share * self.statements
-        never = [shape for shape, count in self.shapes.items() if count >= 30 and not self.batched[shape]]
+        never = [shape for shape, count in self.shapes.items() if count >= MANY and not self.batched[shape]]
         assert not never, "no plan with the node"
 
 
@@ -282,6 +286,9 @@ def compare(session: Connection, statement: Statement, settings: Mapping[str, st
             found[:5] in statement.refused or (isinstance(expected, str) and found[:5] == expected[:5] != "")
         ):
             continue
+        # PostgreSQL then joins as written: nothing gives the model its inputs (docs/joins.md).
+        if "join_collapse_limit" in settings and isinstance(found, str) and found.startswith("HV00L"):
+            continue
         if found != expected or statement.refused:
             raise Difference(f"node {node}: {describe(found, expected)}\n{plan}")
 
@@ -300,8 +307,10 @@ def describe(found: Outcome, expected: Outcome) -> str:
 RunOne = Callable[[Connection, random.Random, dict[str, str], Tally], str | None]
 
 
-def run_random(session: Connection, config: pytest.Config, count: int, run_one: RunOne, most: int = 5) -> Tally:
-    """Run random statements, up to so many whose rows differ."""
+def run_random(
+    session: Connection, config: pytest.Config, count: int, run_one: RunOne, enough: Callable[[str], bool] | None = None
+) -> Tally:
+    """Run random statements, up to five that differ, or one that does in the way that is looked for."""
     seed, _, only = str(config.getoption("--seed")).partition(":")
     tally = Tally(int(seed))
     numbers = [int(only)] if only else range(int(count * config.getoption("--times")))
@@ -317,7 +326,7 @@ def run_random(session: Connection, config: pytest.Config, count: int, run_one: 
             run_one(session, source, settings, tally)
         except Difference as error:
             tally.differences.append(f"--seed {seed}:{number}, batch size {batch_size}, {settings}\n{error}")
-            if session.closed or len(tally.differences) == most:
+            if session.closed or (enough(str(error)) if enough else len(tally.differences) == MOST):
                 break
     return tally
 
@@ -369,8 +378,8 @@ def planted_session(triton: Triton, *flags: str) -> Iterator[Connection]:
         native = Path(directory) / "fdw" / "native"
         shutil.copytree(SOURCES / "fdw" / "native", native, ignore=shutil.ignore_patterns("*.o", "*.so"))
         shutil.copytree(SOURCES / "sql", Path(directory) / "sql")
-        command = ["make", "-C", str(native), f"PG_CONFIG={places.pg_config}", f"PYTHON={places.venv_python}"]
-        subprocess.run([*command, f"COPT={' '.join(flags)}"], check=True, capture_output=True)
+        command = ["make", "-j2", "-C", str(native), f"PG_CONFIG={places.pg_config}", f"PYTHON={places.venv_python}"]
+        subprocess.run([*command, f"COPT=-O0 {' '.join(flags)}"], check=True, capture_output=True)
         postgres.psql("-c", "CREATE DATABASE planted")
         with psycopg.connect(postgres.conninfo("planted"), autocommit=True, prepare_threshold=None) as connection:
             library = native / "model_fdw.so"

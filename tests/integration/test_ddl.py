@@ -517,3 +517,56 @@ def test_drop_of_everything(session: Connection) -> None:
     assert execute(session, "SELECT count(*) FROM pg_event_trigger") == [(0,)]
     execute(session, "CREATE EXTENSION model_fdw")
     assert execute(session, "SELECT count(*) FROM pg_event_trigger") == [(1,)]
+
+
+# ---- what an open cursor reads ----
+
+OPEN = {
+    "join": "SELECT t.n, p.s, p.d FROM t JOIN affine p ON p.a = t.n AND p.b = 1",
+    "left join": "SELECT t.n, p.s, p.d FROM t LEFT JOIN affine p ON p.a = t.n AND p.b = 1",
+    "group": "SELECT t.n, p.d, q.t FROM t LEFT JOIN (affine p JOIN chain q ON q.s = p.s) ON p.a = t.n AND p.b = 1",
+    "subquery": "SELECT t.n, (SELECT p.s + p.d FROM affine p WHERE p.a = t.n AND p.b = 1) FROM t",
+    "partitions": "SELECT t.n, p.s, p.d FROM t JOIN parts p ON p.a = t.n AND p.b = 1",
+    "scan": "SELECT p.s, p.d FROM affine p WHERE p.a IN (1, 2, 3) AND p.b = 1",
+}
+WHILE_OPEN = (
+    "ALTER FOREIGN TABLE affine DROP COLUMN d",
+    "ALTER FOREIGN TABLE affine OPTIONS (SET model 'chain')",
+    "DROP FOREIGN TABLE affine",
+)
+
+
+@pytest.mark.parametrize("query", OPEN)
+@pytest.mark.parametrize("ddl", WHILE_OPEN)
+def test_open_cursor_keeps_its_model_tables(connection: Connection, query: str, ddl: str) -> None:
+    """As it keeps ordinary tables: the session itself cannot change them either."""
+    connection.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 40) n")
+    connection.execute(
+        "CREATE FOREIGN TABLE affine (a float8, b float8, s float8, d float8) "
+        "SERVER triton OPTIONS (model 'affine', batch_size '1')"
+    )
+    connection.execute("CREATE FOREIGN TABLE chain (s float8, t bigint) SERVER triton OPTIONS (model 'chain')")
+    connection.execute("CREATE TABLE parts (a float8, b float8, s float8, d float8) PARTITION BY RANGE (a)")
+    connection.execute(
+        "CREATE FOREIGN TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (50) "
+        "SERVER triton OPTIONS (model 'affine', batch_size '1')"
+    )
+    if query == "partitions":
+        ddl = "ALTER TABLE parts DROP COLUMN d" if "COLUMN" in ddl else ddl.replace("affine", "part")
+    with connection.transaction():
+        expected = connection.execute(OPEN[query].encode()).fetchall()
+        connection.execute(f"DECLARE c CURSOR FOR {OPEN[query]}".encode())
+        rows = connection.execute("FETCH 2 FROM c").fetchall()
+        with pytest.raises(psycopg.errors.ObjectInUse), connection.transaction():
+            connection.execute(ddl.encode())
+        assert rows + connection.execute("FETCH ALL FROM c").fetchall() == expected
+
+
+def test_loop_keeps_its_model_table(connection: Connection) -> None:
+    connection.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 9) n")
+    with pytest.raises(psycopg.errors.ObjectInUse):
+        connection.execute(
+            "DO $$ DECLARE r record; BEGIN "
+            "FOR r IN SELECT t.n, p.s FROM t JOIN ml.affine p ON p.a = t.n AND p.b = 1 LOOP "
+            "ALTER FOREIGN TABLE ml.affine OPTIONS (SET model 'chain'); END LOOP; END $$"
+        )
