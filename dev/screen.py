@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,8 @@ class Failure(Exception):
         return "\n".join(parts)
 
 
-@dataclass
 class Screen:
-    """The lines written so far; keeps the steps for the table at a demo's end."""
-
-    steps: list[tuple[str, float]] = field(default_factory=list)
+    """What people read while commands run."""
 
     def say(self, text: str = "", end: str = "\n") -> None:
         """Write a line at once, also into a pipe."""
@@ -63,7 +59,6 @@ class Screen:
             ticker.join()
             seconds = time.monotonic() - started
             self.say(f" {outcome}{duration(seconds)}")
-            self.steps.append((label, seconds))
 
     def _tick(self, started: float, done: threading.Event) -> None:
         while not done.wait(TICK_S):
