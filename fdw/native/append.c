@@ -16,8 +16,8 @@
  * left join, and all that an anti join returns.
  *
  * custom_scan_tlist holds the columns of the plan below, then those of the
- * Append.  custom_exprs has a list for each member: the condition that it was
- * found, then what each column of the Append is for it.
+ * Append.  The branches in custom_exprs are a list for each member: the
+ * condition that it was found, then what each column of the Append is for it.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +25,14 @@
 
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+
+/* the lists of custom_exprs */
+typedef enum ModelAppendExpr
+{
+	APPEND_EXPR_BRANCHES, /* a list for each member, see above */
+	APPEND_EXPR_FILTER,	  /* conditions above the join */
+	APPEND_NEXPRS
+} ModelAppendExpr;
 
 /* the integers of custom_private */
 typedef enum ModelAppendPrivate
@@ -50,6 +58,7 @@ typedef struct ModelAppendState
 	int				ncolumns;
 	int				nbranches;
 	AppendBranch   *branches;
+	ExprState	   *filter;
 	int				next; /* the branch to look at next */
 	bool			any;  /* has the current row found a member? */
 } ModelAppendState;
@@ -104,17 +113,16 @@ plan_model_append(PlannerInfo *root, RelOptInfo *joinrel, CustomPath *path,
 									foreach_current_index(cell) + 1, NULL,
 									false));
 	scan->custom_exprs = (List *)
-		model_use_scan_tuple((Node *) shape->branches, relids,
-							 scan->custom_scan_tlist);
+		model_use_scan_tuple((Node *) list_make2(shape->branches,
+												 append->filter),
+							 relids, scan->custom_scan_tlist);
+	Assert(list_length(scan->custom_exprs) == APPEND_NEXPRS);
 	scan->custom_private = list_make2_int((int) shape->jointype,
 										  list_length(below->targetlist));
 	Assert(list_length(scan->custom_private) == APPEND_NPRIVATE);
 	scan->custom_plans = custom_plans;
 	scan->scan.plan.targetlist = (List *)
 		model_replace_row_identity((Node *) tlist, root);
-	scan->scan.plan.qual = (List *)
-		model_use_scan_tuple((Node *) append->filter, relids,
-							 scan->custom_scan_tlist);
 	scan->flags = path->flags;
 	scan->methods = &model_append_scan_methods;
 	return &scan->scan.plan;
@@ -157,7 +165,8 @@ model_append_begin(CustomScanState *node, EState *estate, int eflags)
 {
 	ModelAppendState *state = (ModelAppendState *) node;
 	CustomScan		 *plan = (CustomScan *) node->ss.ps.plan;
-	ListCell		 *cell;
+	List	 *branches = list_nth(plan->custom_exprs, APPEND_EXPR_BRANCHES);
+	ListCell *cell;
 
 	state->jointype = list_nth_int(plan->custom_private,
 								   APPEND_PRIVATE_JOINTYPE);
@@ -165,11 +174,14 @@ model_append_begin(CustomScanState *node, EState *estate, int eflags)
 	state->ncolumns = list_length(plan->custom_scan_tlist) - state->nbelow;
 	state->below = ExecInitNode(linitial(plan->custom_plans), estate, eflags);
 	node->custom_ps = list_make1(state->below);
-	state->nbranches = list_length(plan->custom_exprs);
+	state->nbranches = list_length(branches);
 	state->branches = palloc(sizeof(AppendBranch) * state->nbranches);
-	foreach(cell, plan->custom_exprs)
+	foreach(cell, branches)
 		begin_branch(&state->branches[foreach_current_index(cell)],
 					 lfirst(cell), &node->ss.ps);
+	state->filter = ExecInitQual(list_nth(plan->custom_exprs,
+										  APPEND_EXPR_FILTER),
+								 &node->ss.ps);
 	state->next = state->nbranches;
 	state->any = true;
 }
@@ -260,7 +272,7 @@ model_append_exec(CustomScanState *node)
 				return NULL;
 			continue;
 		}
-		if (ExecQual(node->ss.ps.qual, econtext))
+		if (ExecQual(state->filter, econtext))
 			return projection ? ExecProject(projection)
 							  : node->ss.ss_ScanTupleSlot;
 		InstrCountFiltered1(node, 1);
@@ -294,7 +306,10 @@ static void
 model_append_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	ModelAppendState *state = (ModelAppendState *) node;
+	CustomScan		 *plan = (CustomScan *) node->ss.ps.plan;
 
+	model_explain_filter(list_nth(plan->custom_exprs, APPEND_EXPR_FILTER),
+						 &node->ss.ps, ancestors, es);
 	ExplainPropertyText("Join Type", model_explain_join_type(state->jointype),
 						es);
 	ExplainPropertyInteger("Members", NULL, state->nbranches, es);

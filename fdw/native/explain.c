@@ -181,6 +181,27 @@ model_explain_quals(const char *label, List *quals, PlanState *planstate,
 }
 
 /*
+ * Show a node's filter and what it removed, as core does of a plan's "qual".
+ * There, core would not tell one relation's columns from another's: it thinks
+ * of a custom scan as one of one relation.
+ */
+void
+model_explain_filter(List *filter, PlanState *planstate, List *ancestors,
+					 ExplainState *es)
+{
+	Instrumentation *instrument = planstate->instrument;
+
+	model_explain_quals("Filter", filter, planstate, ancestors, es);
+	if (filter != NIL && es->analyze && instrument &&
+		(instrument->nfiltered1 > 0 || es->format != EXPLAIN_FORMAT_TEXT))
+		ExplainPropertyFloat("Rows Removed by Filter", NULL,
+							 instrument->nloops > 0
+								 ? instrument->nfiltered1 / instrument->nloops
+								 : 0,
+							 0, es);
+}
+
+/*
  * Show what was sent and, with timing, where the time went.  "server" are the
  * server's own counters, which do not tell one client from another.
  */

@@ -78,6 +78,7 @@ typedef struct ModelJoinState
 	ExprState	   *gate;
 	ExprState	   *before;
 	ExprState	   *after;
+	ExprState	   *filter;
 	int				nplaceholders;
 	ExprState	  **placeholders;
 	int				nkept;
@@ -148,7 +149,8 @@ columns_read(CustomScan *plan)
 	Bitmapset *columns = NULL;
 
 	pull_varattnos((Node *) plan->scan.plan.targetlist, INDEX_VAR, &columns);
-	pull_varattnos((Node *) plan->scan.plan.qual, INDEX_VAR, &columns);
+	pull_varattnos(list_nth(plan->custom_exprs, JOIN_EXPR_FILTER), INDEX_VAR,
+				   &columns);
 	pull_varattnos(list_nth(plan->custom_exprs, JOIN_EXPR_AFTER), INDEX_VAR,
 				   &columns);
 	pull_varattnos(list_nth(plan->custom_exprs, JOIN_EXPR_PLACEHOLDERS),
@@ -351,6 +353,10 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	state->group = list_nth(plan->custom_private, JOIN_PRIVATE_GROUP);
 	state->outer = ExecInitNode(linitial(plan->custom_plans), estate, eflags);
 	node->custom_ps = list_make1(state->outer);
+	/* also for EXPLAIN alone, which shows the subqueries in it */
+	state->filter = ExecInitQual(list_nth(plan->custom_exprs,
+										  JOIN_EXPR_FILTER),
+								 ps);
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
 
@@ -772,7 +778,7 @@ model_join_exec(CustomScanState *node)
 		match = form_tuple(state, batch, rows, rows->next++);
 		if ((!match && drops_unmatched(state)) ||
 			(match && state->jointype == JOIN_ANTI) ||
-			!ExecQual(node->ss.ps.qual, econtext))
+			!ExecQual(state->filter, econtext))
 		{
 			InstrCountFiltered1(node, 1);
 			continue;
@@ -884,6 +890,7 @@ model_join_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	PlanState	   *ps = &node->ss.ps;
 	List		   *exprs = ((CustomScan *) ps->plan)->custom_exprs;
 
+	model_explain_filter(list_nth(exprs, JOIN_EXPR_FILTER), ps, ancestors, es);
 	ExplainPropertyText("Join Type", model_explain_join_type(state->jointype),
 						es);
 	model_explain_table(state->table, es);

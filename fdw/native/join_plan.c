@@ -314,6 +314,8 @@ model_join_make_plan(PlannerInfo *root, ModelJoinParts *parts, Plan *outer,
 							builder.placeholders);
 	scan->custom_exprs = list_make5(linitial(early), lsecond(early), after,
 									lthird(early), gate);
+	/* not the plan's "qual", see model_explain_filter() */
+	scan->custom_exprs = lappend(scan->custom_exprs, filter);
 	scan->custom_exprs = (List *)
 		model_use_scan_tuple((Node *) scan->custom_exprs, relids,
 							 builder.tlist);
@@ -336,9 +338,6 @@ model_join_make_plan(PlannerInfo *root, ModelJoinParts *parts, Plan *outer,
 	scan->custom_plans = list_make1(outer);
 	scan->scan.plan.targetlist = (List *)
 		model_replace_row_identity((Node *) tlist, root);
-	scan->scan.plan.qual = (List *) model_use_scan_tuple((Node *) filter,
-														 relids,
-														 builder.tlist);
 	scan->flags = flags;
 	scan->methods = &model_join_scan_methods;
 	return &scan->scan.plan;

@@ -533,6 +533,7 @@ typedef enum ModelJoinExpr
 	JOIN_EXPR_AFTER,		/* join conditions that read outputs */
 	JOIN_EXPR_PLACEHOLDERS, /* computed before null-extension */
 	JOIN_EXPR_GATE,			/* conditions without columns: all or nothing */
+	JOIN_EXPR_FILTER,		/* conditions above the join */
 	JOIN_NEXPRS
 } ModelJoinExpr;
 
@@ -575,6 +576,8 @@ extern void model_explain_requests(ModelTable *table, Plan *plan,
 extern void model_explain_quals(const char *label, List *quals,
 								PlanState *planstate, List *ancestors,
 								ExplainState *es);
+extern void model_explain_filter(List *filter, PlanState *planstate,
+								 List *ancestors, ExplainState *es);
 extern void model_explain_counters(int64 *counters, ServerTimes times,
 								   ExplainState *es);
 

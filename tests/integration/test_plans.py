@@ -281,6 +281,23 @@ def test_many_bindings_are_abbreviated(tables: Connection) -> None:
     assert len(plan[0]["Plan"]["Bindings"]) == 10
 
 
+def test_conditions_name_the_relation_of_their_columns(tables: Connection) -> None:
+    """As under NATURAL JOIN of a table that stores answers."""
+    tables.execute("CREATE TABLE scored AS SELECT x AS a, 1::float8 AS b, 0::float8 AS s FROM c")
+    sql = "SELECT count(*) FROM scored NATURAL JOIN ml.affine"
+    assert "Filter: (scored.s = affine.s)" in explain(tables, sql)
+    assert "Bindings: a = scored.a, b = scored.b" in explain(tables, sql)
+    assert tables.execute(sql.encode()).fetchone() == (0,)
+    analyzed = explain(tables, sql, "ANALYZE, COSTS OFF, TIMING OFF")
+    assert f"Rows Removed by Filter: {ROWS}" in analyzed
+
+
+def test_explain_shows_the_subquery_of_a_filter(tables: Connection) -> None:
+    plan = explain(tables, f"SELECT * FROM c JOIN ml.affine p ON {BOUND} WHERE p.s = (SELECT k FROM u WHERE k = p.d)")
+    assert "Filter: (p.s = " in plan
+    assert "SubPlan 1" in plan.split("Model: affine")[1]
+
+
 def test_explain_analyze(tables: Connection) -> None:
     """What EXPLAIN shows, in JSON; the server counted at least what we sent."""
     (node,) = analyze(tables, f"SELECT p.s FROM c LEFT JOIN ml.affine p ON {BOUND}")
