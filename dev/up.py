@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dev.build import digest_of, files_of
+from dev.build import changed, digest_of, files_of
 from dev.environments import write_last
 from dev.places import CHECKOUT, Places
 from dev.processes import Running, is_listening
@@ -20,6 +20,14 @@ DATABASE = "demo"
 EXAMPLES = CHECKOUT / "examples"
 # The tables and models that README.md and docs/ take for granted.
 DOCUMENTS = CHECKOUT / "tests" / "documents"
+# As examples/connect.sql, at any time after it as well; IMPORT leaves the tables that are there.
+CONNECT = """
+CREATE EXTENSION IF NOT EXISTS model_fdw;
+CREATE SERVER IF NOT EXISTS triton FOREIGN DATA WRAPPER model_fdw OPTIONS (url :'url');
+ALTER SERVER triton OPTIONS (SET url :'url');
+CREATE SCHEMA IF NOT EXISTS ml;
+IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO ml;
+"""
 
 
 def up(places: Places) -> None:
@@ -77,7 +85,10 @@ def start_missing(places: Places, postgres: Postgres, triton: Triton) -> None:
             with step("starting Triton"):
                 started.enter_context(triton)
         with step(f'preparing database "{DATABASE}"'):
-            prepare_database(places, postgres, triton)
+            is_new = prepare_database(postgres, triton.url, places.patients, places.clusters / "up.stamp")
+        if not is_new:
+            say(f'The SQL of the extension has changed since database "{DATABASE}" has it. To have the new one:')
+            say("DROP EXTENSION model_fdw CASCADE, which drops all model tables and what is built on them, and make up")
         write_state(places, postgres.running, triton.running)
         write_env(places, postgres, triton)
         started.pop_all()
@@ -90,23 +101,25 @@ def are_free(ports: Mapping[str, int], *names: str) -> bool:
     return bool(ports) and not any(is_listening(ports[name]) for name in names)
 
 
-def prepare_database(places: Places, postgres: Postgres, triton: Triton) -> None:
-    """Make the database once; its foreign server again where the extension's SQL has changed."""
+def prepare_database(postgres: Postgres, url: str, csv: Path, stamp: Path) -> bool:
+    """Make what is missing in the database; what is there stays as it is, as it may be the user's.
+
+    Return whether the extension is there with the SQL of now.
+
+    url: of the model server. csv: the rows of table "patients". stamp: the file that tells the extension's SQL.
+    """
     exists = postgres.psql("-c", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")
     if not exists.strip():
         postgres.psql("-c", f"CREATE DATABASE {DATABASE}")
-    run = SqlRunner(postgres, {"csv": str(places.patients), "url": triton.url})
-    stamp, digest = places.clusters / "up.stamp", digest_of(files_of(("sql", "examples", "tests/documents")))
-    if exists.strip() and stamp.exists() and stamp.read_text() == digest:
-        run.command("ALTER SERVER triton OPTIONS (SET url :'url')")
-        run.command("IMPORT FOREIGN SCHEMA models FROM SERVER triton INTO ml")
-        return
-    run.command("DROP EXTENSION IF EXISTS model_fdw CASCADE")
-    run.command("DROP SCHEMA IF EXISTS ml CASCADE")
-    run.file(EXAMPLES / "patients.sql")
+    run = SqlRunner(postgres, {"csv": str(csv), "url": url})
+    if not run.finds("pg_class WHERE oid = to_regclass('public.patients')"):
+        run.file(EXAMPLES / "patients.sql")
     run.file(DOCUMENTS / "scenario.sql")
-    run.file(EXAMPLES / "connect.sql")
-    write_last(stamp, digest)
+    digest = digest_of(files_of(["sql"]))
+    if not run.finds("pg_extension WHERE extname = 'model_fdw'"):
+        write_last(stamp, digest)
+    run.command(CONNECT)
+    return not changed(stamp, digest)
 
 
 class SqlRunner:
@@ -121,8 +134,12 @@ class SqlRunner:
         """Run a file."""
         self._postgres.psql(*self._set, "-f", path, database=DATABASE)
 
+    def finds(self, rows: str) -> bool:
+        """Tell whether a table, with a WHERE, has a row."""
+        return bool(self._postgres.psql("-c", f"SELECT 1 FROM {rows}", database=DATABASE).strip())
+
     def command(self, sql: str) -> None:
-        """Run a statement; psql replaces variables only in files, so it is given one."""
+        """Run statements; psql replaces variables only in files, so it is given one."""
         self._postgres.psql(*self._set, "-f", "-", database=DATABASE, text=sql)
 
 

@@ -2,8 +2,6 @@
 -- The column names are those of the model's inputs, so that NATURAL JOIN finds them.
 -- Variable csv: the file that examples/data.py wrote, where the server can read it.
 
-DROP TABLE IF EXISTS patients;
-
 CREATE TABLE patients (
     id integer PRIMARY KEY,
     mean_radius double precision,
