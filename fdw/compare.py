@@ -88,7 +88,12 @@ def compare(table: Table, model: Model) -> Comparison:
 def _problem_of(error: errors.ModelFdwError, column: str | None = None, cure: str | None = None) -> Problem:
     """Turn an error into a row; its hint is there to be read unless there is a cure."""
     texts = (error.detail, None if cure else error.hint)
-    return Problem(ERROR, column, error.message, " ".join(text for text in texts if text) or None, cure)
+    return Problem(ERROR, column, error.message, " ".join(_sentence(text) for text in texts if text) or None, cure)
+
+
+def _sentence(text: str) -> str:
+    """End a text as a sentence does: what the server said may have no full stop."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _enumerate(names: Sequence[object]) -> str:

@@ -263,6 +263,13 @@ class Request:
     noun: str = "model"
 
 
+NO_GRPC = "The server does not speak gRPC."
+# What helps a client that speaks another protocol than the port's.
+PORT_HINT = (
+    'Check scheme and port in option "url" of the server: as a rule gRPC has port 8001, and HTTP port 8000 or 8080.'
+)
+
+
 def _option_of_server(name: str, request: Request) -> str:
     return f'option "{name}" of server "{request.server}"' if request.server else f'server option "{name}"'
 
@@ -340,7 +347,7 @@ def _timed_out(failure: Failure, request: Request) -> ModelFdwError:
     return RequestTimeout(
         f'model server "{request.endpoint}" did not answer within {request.timeout_ms} ms',
         f'The request was for {request.noun} "{request.model}".' if request.model else None,
-        f"Raise {option} if the model needs longer.",
+        f"Check whether the server answers at all; raise {option} if the model needs longer.",
     )
 
 

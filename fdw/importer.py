@@ -8,6 +8,7 @@ any more, a notice says so.
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Mapping, Sequence
@@ -218,7 +219,24 @@ def _choose(
             if choice.table != wanted:
                 notices.append(Notice(f'model "{choice.model}" is imported as foreign table "{choice.table}"'))
     _tell_unready(connection, index, restriction, notices)
+    _tell_unknown(connection, index, named, restriction, notices)
     return chosen
+
+
+def _tell_unknown(
+    connection: Connection,
+    index: Sequence[IndexEntry],
+    named: Sequence[tuple[_Chosen, str]],
+    restriction: Restriction,
+    notices: list[Notice],
+) -> None:
+    """Tell of names in LIMIT TO and EXCEPT that stand for no model and no table."""
+    known = {entry.name for entry in index} | {name for choice, _ in named for name in (choice.model, choice.table)}
+    noun = connection.server.options.noun
+    for name in sorted(restriction.names - known):
+        close = difflib.get_close_matches(name, sorted(known), 1)
+        hint = f'Perhaps you meant "{close[0]}".' if close else None
+        notices.append(Notice(f'model server "{connection.endpoint}" has no {noun} "{name}"', None, hint))
 
 
 def _name_tables(ready: Sequence[IndexEntry], settings: ImportOptions, services: bool) -> list[tuple[_Chosen, str]]:

@@ -1,7 +1,8 @@
 """Certificates: the files that options name, and why a server closed a connection without a word.
 
 gRPC tells little of a server that hangs up: a client certificate that is refused, and a server that expects TLS, look
-the same. why_closed() makes one more connection of its own, in slices, and reads the alert that gRPC keeps to itself.
+the same. why_closed() makes one more connection of its own, in slices, and reads the alert that gRPC keeps to itself;
+or, to a server that speaks no TLS either, a second one that asks in HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Optional, Tuple, TypeVar
 
-from fdw.errors import CertificateFile
+from fdw.errors import NO_GRPC, PORT_HINT, CertificateFile
 from fdw.options import Endpoint, Server
 from fdw.tickets import Steps
 
@@ -145,6 +146,8 @@ def _using(option: str, path: str | None, use: Callable[[str | None], T]) -> T:
 # How a handshake may end, beside the reason of an alert.
 _OPEN, _CLOSED, _SILENT = "open", "closed", "silent"
 
+_HTTP_BEGINS = b"HTTP/1."
+
 
 def _address_in(text: str, endpoint: Endpoint) -> str | None:
     """Find an IP address of an endpoint in a text as gRPC's own are: ipv4:host:port; None: it names no such address."""
@@ -158,32 +161,66 @@ def _address_in(text: str, endpoint: Endpoint) -> str | None:
 def why_closed(server: Server, endpoint: Endpoint, text: str) -> Steps[Explanation | None]:
     """Find out why a server closes connections to an endpoint before they stand; None: it does not tell.
 
-    ``text`` holds the address as gRPC's own messages do: ipv4:host:port. Takes DIAGNOSIS_S at most.
+    ``text`` holds the address as gRPC's own messages do: ipv4:host:port. Takes twice DIAGNOSIS_S at most.
     """
     address = _address_in(text, endpoint)
     if address is None:
         return None
     with_tls = endpoint.scheme.endswith("s")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     trial = context(server, "h2") if with_tls else ssl.create_default_context()
     trial.check_hostname = False
     trial.verify_mode = ssl.CERT_NONE
-    try:
-        connection = socket.socket(family)
-    except OSError:  # no addresses of this family on this machine
+    connection = _begin_connection(address, endpoint.port)
+    if connection is None:
         return None
     with connection:
-        connection.setblocking(False)
-        if connection.connect_ex((address, endpoint.port)) not in (0, errno.EINPROGRESS):
-            return None
         alert = yield from _shake_hands(connection, trial)
     if not with_tls:
-        spoke_tls = alert in (_OPEN, _CLOSED) or "ALERT" in alert
-        return ("The server expects TLS.", PLAIN_HINT) if spoke_tls else None
+        if alert in (_OPEN, _CLOSED) or "ALERT" in alert:
+            return "The server expects TLS.", PLAIN_HINT
+        return (NO_GRPC, PORT_HINT) if (yield from _speaks_http(address, endpoint.port)) else None
     if alert == _CLOSED:
         # Servers that are built on gRPC's own library send no alert.
         return _client_fault(server.user.sslcert), CLIENT_HINT
     return explain_alert(alert)
+
+
+def _begin_connection(address: str, port: int) -> socket.socket | None:
+    """Begin to connect without waiting; None: it cannot be done."""
+    try:
+        connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    except OSError:  # no addresses of this family on this machine
+        return None
+    connection.setblocking(False)
+    if connection.connect_ex((address, port)) in (0, errno.EINPROGRESS):
+        return connection
+    connection.close()
+    return None
+
+
+def _speaks_http(address: str, port: int) -> Steps[bool]:
+    """Ask for nothing in HTTP/1, and tell whether the answer is HTTP/1, too."""
+    connection = _begin_connection(address, port)
+    if connection is None:
+        return False
+    ends_s = time.monotonic() + DIAGNOSIS_S
+    sent, received = False, b""
+    with connection:
+        while time.monotonic() < ends_s and len(received) < len(_HTTP_BEGINS):
+            try:
+                if not sent:
+                    connection.send(b"HEAD / HTTP/1.0\r\n\r\n")
+                    sent = True
+                piece = connection.recv(len(_HTTP_BEGINS) - len(received))
+            except BlockingIOError:
+                yield time.monotonic() + SLICE_S
+            except OSError:
+                break
+            else:
+                received += piece
+                if not piece:
+                    break
+    return received == _HTTP_BEGINS
 
 
 def _client_fault(path: str | None) -> str:

@@ -29,6 +29,7 @@
 
 #include "mb/pg_wchar.h"
 #include "nodes/parsenodes.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -184,6 +185,18 @@ failure_text(char *text)
 	return text;
 }
 
+/* Where Python packages are looked for, for those who may read the setting. */
+static int
+detail_searched(const char *sqlstate)
+{
+	if (strcmp(sqlstate, "58P01") != 0 || !IsTransactionState() ||
+		!superuser())
+		return 0;
+	return errdetail(
+		"The directories of \"model_fdw.python_path\" are \"%s\".",
+		model_fdw_python_path);
+}
+
 /* Raise the failure that Python left behind. */
 void
 model_python_raise(void)
@@ -195,7 +208,8 @@ model_python_raise(void)
 								   state[3], state[4])),
 			 errmsg_internal("%s", failure_text(failure.message)),
 			 failure.detail[0] ?
-			 errdetail_internal("%s", failure_text(failure.detail)) : 0,
+			 errdetail_internal("%s", failure_text(failure.detail)) :
+			 detail_searched(state),
 			 failure.hint[0] ?
 			 errhint("%s", failure_text(failure.hint)) : 0));
 }

@@ -9,7 +9,7 @@ from typing import Any, Callable, Generic, TypeVar
 import grpc
 
 from fdw import tls
-from fdw.errors import ANSWER, MESSAGE, REQUEST, Failure
+from fdw.errors import ANSWER, MESSAGE, NO_GRPC, PORT_HINT, REQUEST, Failure
 from fdw.options import Endpoint, Server, ServerOptions
 from fdw.protocols.base import Call, Failed, says_not_ready
 
@@ -73,6 +73,7 @@ def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
 # sentence). The first match counts. Those without a connection count only where the channel has none: a server can
 # answer any of these words, of its own or of another's.
 _TRANSPORT_FAILURES: tuple[tuple[str, bool, str], ...] = (
+    ("Failed parsing HTTP/2", False, NO_GRPC),
     ("Connection refused", False, "The connection was refused."),
     ("DNS resolution failed", False, "The host name could not be resolved."),
     ("errors resolving", False, "The host name could not be resolved."),
@@ -155,7 +156,8 @@ def failure_of(
         for needle, stood, cause in _TRANSPORT_FAILURES:
             if needle in text and (stood or not connected):
                 mute = not connected and any(needle in text for needle in _MUTE)
-                return Failure(code.name, text, cause, connected, mute=mute)
+                hint = PORT_HINT if cause == NO_GRPC else None
+                return Failure(code.name, text, cause, connected, hint=hint, mute=mute)
     if code != grpc.StatusCode.OK and text.startswith(_BROKEN_OFF):
         return Failure("UNAVAILABLE", text, "The server broke the request off.", connected=True)
     if code == grpc.StatusCode.INTERNAL and text == _UNREADABLE:

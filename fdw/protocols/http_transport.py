@@ -27,7 +27,7 @@ from typing import Any, Callable, Deque, Generic, Iterator, Mapping, Sequence, T
 
 from fdw import threads, tls
 from fdw.codec import Buffer
-from fdw.errors import ANSWER, REQUEST, Failure
+from fdw.errors import ANSWER, PORT_HINT, REQUEST, Failure
 from fdw.options import Endpoint, Server
 from fdw.protocols.base import RequestFailed
 
@@ -375,7 +375,7 @@ def _exchange_failure(error: BaseException) -> Failure:
     if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead, BrokenPipeError)):
         return _lost("The server closed the connection.")
     if isinstance(error, (http.client.HTTPException, ValueError)):
-        return _unconnected("The server does not speak HTTP.")
+        return _unconnected("The server does not speak HTTP.", PORT_HINT)
     if isinstance(error, ConnectionResetError):
         return _lost("The server reset the connection.")
     return _lost("The connection broke.")

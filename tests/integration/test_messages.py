@@ -18,6 +18,7 @@ from conftest import NATIVE, Database, server_like_triton, set_table_options
 from fake_server import Behaviour, FakeServer
 
 from dev.servers import make_readable
+from fdw import errors
 
 Connection = psycopg.Connection[Any]
 
@@ -290,7 +291,7 @@ def test_request_timeout(session: Connection, sql: str) -> None:
         "HV00M",
         'model server "ENDPOINT" did not answer within 50 ms',
         'The request was for model "slow".',
-        'Raise table option "timeout_ms" if the model needs longer.',
+        'Check whether the server answers at all; raise table option "timeout_ms" if the model needs longer.',
     )
 
 
@@ -766,6 +767,20 @@ def test_element_out_of_range(
 def test_type_that_does_not_fit(session: Connection, tensor: str, type_: str, value: str, report: Report) -> None:
     add_arrays(session, tensor, type_)
     assert failure(session, f"SELECT o FROM arrays WHERE i = '{value}'") == report
+
+
+# ---- the port of the other protocol ----
+
+
+@pytest.mark.parametrize(("scheme", "other", "protocol"), [("grpc", "http", "gRPC"), ("http", "grpc", "HTTP")])
+def test_port_of_the_other_protocol(
+    database: Database, session: Connection, scheme: str, other: str, protocol: str
+) -> None:
+    port = {"grpc": database.triton.grpc_port, "http": database.triton.http_port}[other]
+    session.execute(server_like_triton(session, "wrong", f"url '{scheme}://127.0.0.1:{port}'").encode())
+    report = failure(session, "IMPORT FOREIGN SCHEMA models FROM SERVER wrong INTO scratch")
+    assert (report.message, report.hint) == ('could not reach model server "ENDPOINT"', errors.PORT_HINT)
+    assert report.detail == f"The server does not speak {protocol}. Attempts: 3."
 
 
 # ---- unbound inputs ----
@@ -1342,6 +1357,10 @@ NO_FDW = Report(
 )
 
 
+def no_fdw(packages: Path) -> Report:
+    return NO_FDW._replace(detail=f'The directories of "model_fdw.python_path" are "{packages}".')
+
+
 @own_engine
 @pytest.mark.parametrize("sql", IMPORTING.values(), ids=IMPORTING)
 def test_missing_package(database: Database, session: Connection, packages: Path, sql: str) -> None:
@@ -1354,7 +1373,7 @@ def test_missing_package(database: Database, session: Connection, packages: Path
             assert failure(fresh, sql) == Report(
                 "58P01",
                 'could not import Python package "numpy"',
-                None,
+                f'The directories of "model_fdw.python_path" are "{packages}".',
                 'Install it with "pip install \'numpy\'", and let setting "model_fdw.python_path" name its directory.',
             )
 
@@ -1364,14 +1383,14 @@ def test_missing_package(database: Database, session: Connection, packages: Path
 def test_missing_engine(database: Database, session: Connection, packages: Path, sql: str) -> None:
     with database.connect(**{"model_fdw.python_path": packages}) as fresh:
         for _ in range(2):
-            assert failure(fresh, sql) == NO_FDW
+            assert failure(fresh, sql) == no_fdw(packages)
 
 
 @own_engine
 def test_package_that_appears(database: Database, session: Connection, packages: Path) -> None:
     """A failed import is tried again: a package that has been installed meanwhile is found."""
     with database.connect(**{"model_fdw.python_path": packages}) as fresh:
-        assert failure(fresh, IMPORTING["scan"]) == NO_FDW
+        assert failure(fresh, IMPORTING["scan"]) == no_fdw(packages)
         [(path,)] = execute(session, "SHOW model_fdw.python_path")
         execute(fresh, f"SET model_fdw.python_path = '{path}'")
         assert execute(fresh, IMPORTING["scan"]) == [(8,)]

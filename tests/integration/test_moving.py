@@ -96,7 +96,7 @@ def test_no_server_is_needed_to_restore(shop: Postgres, copy: str, tmp_path: Pat
 
 
 def test_rows_of_models_cannot_be_dumped(shop: Postgres, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r'input column "[a-z]+" of foreign table "[a-z]+" is not bound'):
+    with pytest.raises(AssertionError, match=r'of foreign table "[a-z]+" (is|are) not bound'):
         run_client(shop, "pg_dump", "--include-foreign-data", "triton", "--file", tmp_path / "dump", SHOP)
 
 

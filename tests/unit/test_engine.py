@@ -271,7 +271,7 @@ def test_a_server_that_never_answers(behaviour: str, timeout_ms: str) -> None:
             "HV00M",
             f'model server "{endpoint(server)}" did not answer within 200 ms',
             'The request was for model "fake".',
-            'Raise table option "timeout_ms" if the model needs longer.',
+            'Check whether the server answers at all; raise table option "timeout_ms" if the model needs longer.',
         ):
             score(fake_table(server.url, timeout_ms="200"), [1.0])
         assert time.monotonic() - began_s < 1

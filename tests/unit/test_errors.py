@@ -68,7 +68,7 @@ CASES = [
         "HV00M",
         'model server "gpu-1:8001" did not answer within 30000 ms',
         'The request was for model "churn".',
-        'Raise table option "timeout_ms" if the model needs longer.',
+        'Check whether the server answers at all; raise table option "timeout_ms" if the model needs longer.',
     ),
     (
         Failure("UNAUTHENTICATED", ""),
@@ -156,7 +156,9 @@ def test_a_request_about_no_model_blames_the_server() -> None:
     assert error.message == 'model server "h:1" refused a request: boom'
     error = errors.from_failure(Failure("DEADLINE_EXCEEDED", ""), request)
     assert (error.message, error.detail) == ('model server "h:1" did not answer within 5 ms', None)
-    assert error.hint == 'Raise server option "default_timeout_ms" if the model needs longer.'
+    assert error.hint == (
+        'Check whether the server answers at all; raise server option "default_timeout_ms" if the model needs longer.'
+    )
 
 
 @pytest.mark.parametrize(("module", "pip"), [("grpc", "grpcio"), ("google.protobuf", "protobuf"), ("numpy", "numpy")])

@@ -530,8 +530,8 @@ def test_unavailable_is_tried_again() -> None:
 # ------------------------------------------------------------ networks
 
 
-def unreachable(where: str, detail: str) -> Any:
-    return fails("08001", f'could not reach model server "{where}"', detail, 'Check option "url" of server "triton".')
+def unreachable(where: str, detail: str, hint: str = 'Check option "url" of server "triton".') -> Any:
+    return fails("08001", f'could not reach model server "{where}"', detail, hint)
 
 
 def test_a_refused_connection() -> None:
@@ -613,7 +613,7 @@ def timed_out(server: Any, timeout_ms: int) -> Any:
         "HV00M",
         f'model server "127.0.0.1:{server.port}" did not answer within {timeout_ms} ms',
         'The request was for model "fake".',
-        'Raise table option "timeout_ms" if the model needs longer.',
+        'Check whether the server answers at all; raise table option "timeout_ms" if the model needs longer.',
     )
 
 
@@ -675,9 +675,15 @@ def test_a_connection_that_breaks_in_mid_answer(script: Script, detail: str) -> 
 def test_a_server_of_another_protocol() -> None:
     with (
         FakeHttp(Script(raw=b"\0\0\6\4\0\0\0\0\0\0\0")) as server,
-        unreachable(endpoint(server), "The server does not speak HTTP. Attempts: 1."),
+        unreachable(endpoint(server), "The server does not speak HTTP. Attempts: 1.", errors.PORT_HINT),
     ):
         score(fake_table(server.url, max_attempts="1"), [1.0])
+    answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    with (
+        FakeHttp(Script(raw=answer)) as server,
+        unreachable(endpoint(server), "The server does not speak gRPC. Attempts: 1.", errors.PORT_HINT),
+    ):
+        score(fake_table(server.url.replace("http:", "grpc:"), max_attempts="1"), [1.0])
     with FakeServer() as grpc_server, pytest.raises(errors.ModelFdwError) as caught:
         score(fake_table(f"http://127.0.0.1:{grpc_server.port}", max_attempts="1", timeout_ms="2000"), [1.0])
     assert caught.value.sqlstate in ("08001", "08006")

@@ -56,6 +56,18 @@ def test_a_statement_word_for_word() -> None:
     ]
 
 
+def test_a_name_that_no_model_has_is_told() -> None:
+    with FakeServer(models={"triangle": FAKE, "churn": FAKE}) as server:
+        ddl, notices = run(server, "limit to", ("triangle", "chrun", "zzz"))
+        assert len(ddl) == 1
+        where = f"127.0.0.1:{server.port}"
+        assert [(notice[0], notice[2]) for notice in notices] == [
+            (f'model server "{where}" has no model "chrun"', 'Perhaps you meant "churn".'),
+            (f'model server "{where}" has no model "zzz"', None),
+        ]
+        assert len(run(server, "except", ("chrun",))[1]) == 1
+
+
 def test_what_is_imported_can_be_read_back_and_needs_no_server() -> None:
     with FakeServer() as server:
         defined = finish_definitions(server)[0]
@@ -98,7 +110,7 @@ def test_limit_to_and_except() -> None:
             return [statement.split('"')[1] for statement in ddl]
 
         assert names("all") == ["a", "b", "c"]
-        assert names("limit to", "c", "a", "nope") == ["a", "c"]
+        assert names("limit to", "c", "a") == ["a", "c"]
         assert server.calls["ModelMetadata"] == 5, "only what is imported is asked for"
         assert names("except", "b") == ["a", "c"]
 
