@@ -6,7 +6,9 @@
  * An equality "column = value" binds the column, as does "column IN (list)"
  * on a scan.  A cast that the parser put on the column is looked through: the
  * value is assigned to the column's type, and the condition is checked once
- * more, before the row is sent, with the value that the column got.
+ * more, before the row is sent, with the value that the column got.  A float
+ * becomes numeric in the node, by model_assign(): PostgreSQL's own cast would
+ * not give the numeric that equals it.
  *
  *-------------------------------------------------------------------------
  */
@@ -144,24 +146,30 @@ cast_is_exact(Oid from, Oid to)
 }
 
 /*
- * Assign a value to the column's type.  Returns NULL if there is no such
- * cast; "exact" tells whether the result certainly equals the value.
+ * Assign a value to the column's type, or leave that to the node.  Returns
+ * NULL if there is no such cast; "exact" tells whether the result certainly
+ * equals the value.
  */
 static Expr *
 assign_value(Expr *value, ModelColumn *column, bool list, bool *exact)
 {
 	Oid	  from = exprType((Node *) value);
-	Oid	  to = list ? get_array_type(column->typid) : column->typid;
+	bool  later = model_assigns(column, list ? get_element_type(from) : from);
+	Oid	  type = later ? FLOAT8OID : column->typid;
+	Oid	  to = list ? get_array_type(type) : type;
 	Node *cast;
 
 	*exact = false;
 	if (!OidIsValid(to))
 		return NULL;
 	cast = coerce_to_target_type(NULL, (Node *) value, from, to,
-								 column->typmod, COERCION_ASSIGNMENT,
-								 COERCE_IMPLICIT_CAST, -1);
+								 later ? -1 : column->typmod,
+								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST,
+								 -1);
 	if (cast == NULL)
 		return NULL;
+	if (later)
+		return (Expr *) cast;
 	*exact = cast == (Node *) value ||
 		(IsA(cast, RelabelType) && ((RelabelType *) cast)->arg == value) ||
 		(column->typmod < 0 && cast_is_exact(from, to));

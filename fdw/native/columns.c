@@ -22,7 +22,10 @@
  */
 #include "model_fdw.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
+#include "common/shortest_dec.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -332,6 +335,72 @@ uint64_to_numeric(uint64 value)
 	return DirectFunctionCall3(numeric_in, CStringGetDatum(text),
 							   ObjectIdGetDatum(InvalidOid),
 							   Int32GetDatum(-1));
+}
+
+/*
+ * Are values of this type taken as float8 and brought to the column's type by
+ * model_assign()?  The parser casts a numeric column to float8 to compare it
+ * with a float.  Going back, PostgreSQL's cast keeps 15 digits, so it would
+ * miss the equal numeric.
+ */
+bool
+model_assigns(ModelColumn *column, Oid type)
+{
+	return (type == FLOAT4OID || type == FLOAT8OID) &&
+		getBaseType(column->typid) == NUMERICOID;
+}
+
+/* Prepare for what is left to do of assigning a bound value, or a list. */
+void
+model_assignment_init(ModelAssignment *assignment, ModelColumn *column,
+					  Node *value, PlanState *parent)
+{
+	Oid type = exprType(value);
+	Oid element = get_element_type(type);
+
+	assignment->needed = model_assigns(column,
+									   OidIsValid(element) ? element : type);
+	if (assignment->needed)
+		assignment->state = build_cast(column, NUMERICOID, column->typid,
+									   column->typmod, parent,
+									   &assignment->slot);
+}
+
+/*
+ * The numeric that equals a float: the very number of a whole one, which is
+ * somebody's key, else the one of the fewest digits.
+ */
+static Datum
+float8_to_numeric(float8 value)
+{
+	char  shortest[DOUBLE_SHORTEST_DECIMAL_LEN];
+	char *text = shortest;
+
+	if (isfinite(value) && value == rint(value))
+		text = psprintf("%.0f", value);
+	else
+		double_to_shortest_decimal_buf(value, shortest);
+	return DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+							   ObjectIdGetDatum(InvalidOid),
+							   Int32GetDatum(-1));
+}
+
+/* Assign a bound value, which is not NULL, to its column's type. */
+Datum
+model_assign(ModelAssignment *assignment, Datum value, ExprContext *econtext,
+			 bool *isnull)
+{
+	MemoryContext old;
+
+	*isnull = false;
+	if (!assignment->needed)
+		return value;
+	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	value = float8_to_numeric(DatumGetFloat8(value));
+	MemoryContextSwitchTo(old);
+	return assignment->state ? run_cast(assignment->state, assignment->slot,
+										value, econtext, isnull)
+							 : value;
 }
 
 /* Append the bytes of a text or bytea value. */

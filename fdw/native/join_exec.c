@@ -62,29 +62,30 @@ typedef struct JoinRows
 
 typedef struct ModelJoinState
 {
-	CustomScanState css;
-	ModelTable	   *table;
-	Relation		rel; /* open, so that no DDL comes in between */
-	ModelStream	   *stream;
-	PlanState	   *outer;
-	JoinType		jointype;
-	int				nouter; /* columns of the outer plan */
-	int				ninputs;
-	List		   *inputs;	 /* integers: attnums of the bound inputs */
-	List		   *columns; /* integers: attnums of the model's columns */
-	List		   *group;	 /* integers: outer columns that match with it */
-	ProjectionInfo *values;	 /* computes the inputs */
-	int			   *sources; /* ... or the outer columns that they are */
-	ExprState	   *gate;
-	ExprState	   *before;
-	ExprState	   *after;
-	ExprState	   *filter;
-	int				nplaceholders;
-	ExprState	  **placeholders;
-	int				nkept;
-	KeptColumn	   *kept;
-	int				noutputs;
-	OutputColumn   *outputs;
+	CustomScanState	 css;
+	ModelTable		*table;
+	Relation		 rel; /* open, so that no DDL comes in between */
+	ModelStream		*stream;
+	PlanState		*outer;
+	JoinType		 jointype;
+	int				 nouter; /* columns of the outer plan */
+	int				 ninputs;
+	List			*inputs;  /* integers: attnums of the bound inputs */
+	List			*columns; /* integers: attnums of the model's columns */
+	List			*group;	  /* integers: outer columns that match with it */
+	ProjectionInfo	*values;  /* computes the inputs */
+	int				*sources; /* ... or the outer columns that they are */
+	ModelAssignment *assignments; /* what is left to do then, or NULL */
+	ExprState		*gate;
+	ExprState		*before;
+	ExprState		*after;
+	ExprState		*filter;
+	int				 nplaceholders;
+	ExprState	   **placeholders;
+	int				 nkept;
+	KeptColumn		*kept;
+	int				 noutputs;
+	OutputColumn	*outputs;
 	int		 *input_columns;   /* scan column of each input, -1: not in it */
 	int		  tableoid_column; /* or -1 */
 	int		  ctid_column;	   /* or -1 */
@@ -326,6 +327,29 @@ find_sources(ModelJoinState *state, List *values)
 	return sources;
 }
 
+/* How the inputs get their columns' types; NULL where they have them. */
+static ModelAssignment *
+find_assignments(ModelJoinState *state, List *values)
+{
+	ModelAssignment *assignments = palloc0(sizeof(ModelAssignment) *
+										   (state->ninputs + 1));
+	bool			 any = false;
+	ListCell		*cell;
+
+	foreach(cell, values)
+	{
+		int				 input = foreach_current_index(cell);
+		AttrNumber		 attnum = list_nth_int(state->inputs, input);
+		ModelAssignment *assignment = &assignments[input];
+
+		model_assignment_init(assignment,
+							  model_table_column(state->table, attnum),
+							  lfirst(cell), &state->css.ss.ps);
+		any = any || assignment->needed;
+	}
+	return any ? assignments : NULL;
+}
+
 /* Custom scan callback: start; nothing is sent before the first row. */
 static void
 model_join_begin(CustomScanState *node, EState *estate, int eflags)
@@ -363,6 +387,7 @@ model_join_begin(CustomScanState *node, EState *estate, int eflags)
 	outputs = add_wholerow_outputs(state, lay_out_tuple(state, plan));
 	state->values = build_value_projection(state, values);
 	state->sources = find_sources(state, values);
+	state->assignments = find_assignments(state, values);
 	state->gate = ExecInitQual(list_nth(plan->custom_exprs, JOIN_EXPR_GATE),
 							   ps);
 	state->before = ExecInitQual(list_nth(plan->custom_exprs,
@@ -412,6 +437,26 @@ values_error_context(void *arg)
 	}
 }
 
+/* Bring the inputs to their columns' types. */
+static void
+assign_values(ModelJoinState *state, TupleTableSlot *slot)
+{
+	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
+
+	for (int i = 0; i < state->ninputs; i++)
+	{
+		bool isnull;
+
+		if (slot->tts_isnull[i] || !state->assignments[i].needed)
+			continue;
+		*(unsigned char *) &slot->tts_isnull[i] = NOT_COMPUTED;
+		slot->tts_values[i] = model_assign(&state->assignments[i],
+										   slot->tts_values[i], econtext,
+										   &isnull);
+		slot->tts_isnull[i] = isnull;
+	}
+}
+
 /* Take the inputs from the outer row, or compute them. */
 static TupleTableSlot *
 compute_values(ModelJoinState *state, TupleTableSlot *outer)
@@ -431,11 +476,17 @@ compute_values(ModelJoinState *state, TupleTableSlot *outer)
 			slot->tts_values[i] = outer->tts_values[sources[i]];
 			slot->tts_isnull[i] = outer->tts_isnull[sources[i]];
 		}
-		return slot;
+		if (state->assignments == NULL)
+			return slot;
 	}
-	memset(slot->tts_isnull, NOT_COMPUTED, state->ninputs);
 	error_context_stack = &callback;
-	ExecProject(state->values);
+	if (sources == NULL)
+	{
+		memset(slot->tts_isnull, NOT_COMPUTED, state->ninputs);
+		ExecProject(state->values);
+	}
+	if (state->assignments)
+		assign_values(state, slot);
 	error_context_stack = callback.previous;
 	return slot;
 }

@@ -220,6 +220,20 @@ typedef struct ModelConversion
 	ModelColumnContext context;
 } ModelConversion;
 
+/* a bound value that the node itself brings to the type of its column */
+typedef struct ModelAssignment
+{
+	bool			needed;
+	ExprState	   *state; /* numeric to column's type, NULL: the same */
+	TupleTableSlot *slot;
+} ModelAssignment;
+
+extern bool model_assigns(ModelColumn *column, Oid type);
+extern void model_assignment_init(ModelAssignment *assignment,
+								  ModelColumn *column, Node *value,
+								  PlanState *parent);
+extern Datum model_assign(ModelAssignment *assignment, Datum value,
+						  ExprContext *econtext, bool *isnull);
 extern ModelMisfit *model_cast_misfit(ModelColumn *column);
 extern void model_column_error_context(void *arg);
 extern Oid model_kind_type(char kind, bool array);
@@ -362,7 +376,8 @@ typedef enum ScanBarrier
 typedef struct ModelBindings
 {
 	List	  *attnums; /* integers: the bound inputs, table order */
-	List	  *values;	/* expressions, cast to the columns' types */
+	List	  *values;	/* expressions, cast to the columns' types, or
+						 * floats for model_assign() */
 	List	  *lists;	/* integers: 1 where the value is an array */
 	List	  *exact;	/* RestrictInfos that hold by the binding */
 	Relids	   relids;	/* relations that the values read */

@@ -42,9 +42,10 @@
 /* the values of one input during a scan */
 typedef struct ScanValues
 {
-	Datum *values;
-	int	   n;
-	int	   next; /* position in the cross product */
+	Datum		   *values;
+	int				n;
+	int				next; /* position in the cross product */
+	ModelAssignment assignment;
 } ScanValues;
 
 struct ModelScanState
@@ -658,6 +659,12 @@ model_scan_begin(ScanState *ss, List *exprs, List *private, int eflags)
 		return state;
 	state->value_states = ExecInitExprList(list_nth(exprs, SCAN_EXPR_VALUES),
 										   &ss->ps);
+	for (int i = 0; i < state->ninputs; i++)
+		model_assignment_init(&state->values[i].assignment,
+							  model_table_column(state->table,
+												 state->inputs[i]),
+							  list_nth(list_nth(exprs, SCAN_EXPR_VALUES), i),
+							  &ss->ps);
 	state->before = ExecInitQual(list_nth(exprs, SCAN_EXPR_BEFORE), &ss->ps);
 	state->recheck = ExecInitQual(list_nth(exprs, SCAN_EXPR_RECHECK), &ss->ps);
 	state->context = AllocSetContextCreate(CurrentMemoryContext,
@@ -838,23 +845,46 @@ remove_duplicates(Datum *values, int n, ModelColumn *column)
 	return kept;
 }
 
-/* Take the elements of a list, without NULLs and repetitions. */
-static void
-read_list(ScanValues *values, Datum array, ModelColumn *column)
+/* A value as one of its column's type, which the current context keeps. */
+static Datum
+assign_value(ScanValues *values, Datum value, ModelColumn *column,
+			 ExprContext *econtext, bool *isnull)
 {
 	int16 length;
 	bool  byval;
-	char  align;
-	bool *nulls;
-	int	  n;
-	int	  kept = 0;
 
-	get_typlenbyvalalign(column->typid, &length, &byval, &align);
-	deconstruct_array(DatumGetArrayTypeP(array), column->typid, length, byval,
-					  align, &values->values, &nulls, &n);
+	value = model_assign(&values->assignment, value, econtext, isnull);
+	if (*isnull)
+		return value;
+	get_typlenbyval(column->typid, &length, &byval);
+	return datumCopy(value, byval, length);
+}
+
+/* Take the elements of a list, without NULLs and repetitions. */
+static void
+read_list(ScanValues *values, Datum datum, ModelColumn *column,
+		  ExprContext *econtext)
+{
+	ArrayType *array = DatumGetArrayTypeP(datum);
+	int16	   length;
+	bool	   byval;
+	char	   align;
+	bool	  *nulls;
+	int		   n;
+	int		   kept = 0;
+
+	get_typlenbyvalalign(ARR_ELEMTYPE(array), &length, &byval, &align);
+	deconstruct_array(array, ARR_ELEMTYPE(array), length, byval, align,
+					  &values->values, &nulls, &n);
 	for (int i = 0; i < n; i++)
+	{
+		Datum value = values->values[i];
+
+		if (!nulls[i] && values->assignment.needed)
+			value = assign_value(values, value, column, econtext, &nulls[i]);
 		if (!nulls[i])
-			values->values[kept++] = values->values[i];
+			values->values[kept++] = value;
+	}
 	values->n = remove_duplicates(values->values, kept, column);
 }
 
@@ -891,16 +921,13 @@ compute_values(ModelScanState *state)
 		if (isnull)
 			any = false;
 		else if (state->lists[i])
-			read_list(values, value, column);
+			read_list(values, value, column, econtext);
 		else
 		{
-			int16 length;
-			bool  byval;
-
-			get_typlenbyval(column->typid, &length, &byval);
 			values->values = palloc(sizeof(Datum));
-			values->values[0] = datumCopy(value, byval, length);
-			values->n = 1;
+			values->values[0] = assign_value(values, value, column, econtext,
+											 &isnull);
+			values->n = isnull ? 0 : 1;
 		}
 		any = any && values->n > 0;
 	}

@@ -185,3 +185,87 @@ def test_array_whose_equality_is_coarse(session: Connection, type_: str) -> None
     assert caught.value.diag.message_primary is not None
     assert caught.value.diag.message_primary.startswith('input column "i" of foreign table "t" cannot have type')
     assert caught.value.diag.message_hint == "Use type text[]."
+
+
+# Floats that PostgreSQL's cast to numeric, which keeps 15 digits, does not bring back; and what the column becomes.
+FLOATS = {
+    "sum": ("0.1::float8 + 0.2", "0.30000000000000004"),
+    "17 digits": ("123456789.123456789::float8", "123456789.12345679"),
+    "real": ("0.1::real", "0.10000000149011612"),
+    "half": ("0.5::float8", "0.5"),
+    "2 to the 53rd": ("9007199254740992::float8", "9007199254740992"),
+    "2 to the 63rd": ("9223372036854775808::float8", "9223372036854775808"),
+    "large": ("1.2345678901234567e100::float8", None),
+    "small": ("1.2345678901234567e-100::float8", None),
+    "least": ("5e-324::float8", None),
+    "greatest": ("1.7976931348623157e308::float8", None),
+    "negative": ("-1e-5::float8 / 3", None),
+    "zero": ("'-0'::float8", "0"),
+    "NaN": ("'NaN'::float8", "NaN"),
+    "infinity": ("'-Infinity'::float8", "-Infinity"),
+}
+# Each reads the output, too: the model answers nothing else for this input.
+FOUND = "CASE WHEN t.o IS NOT NULL THEN t.i END"
+FLOAT_QUERIES = {
+    "join": f"SELECT v.n, {FOUND} FROM v JOIN t ON t.i = v.n",
+    "left join": f"SELECT v.n, {FOUND} FROM v LEFT JOIN t ON t.i = v.n",
+    "computed": f"SELECT v.n, {FOUND} FROM v JOIN t ON t.i = v.n * 1",
+    "subquery": f"SELECT v.n, (SELECT {FOUND} FROM t WHERE t.i = v.n) FROM v",
+    "per row": f"SELECT v.n, i FROM v LEFT JOIN LATERAL (SELECT {FOUND} FROM t WHERE t.i = v.n LIMIT 1) p (i) ON true",
+    "constant": f"SELECT {{value}}, {FOUND} FROM t WHERE t.i = {{value}}",
+    "list": f"SELECT {{value}}, {FOUND} FROM t WHERE t.i = ANY (ARRAY[{{value}}, {{value}}, NULL])",
+    "whole row": "SELECT n, (t).i FROM (SELECT v.n, t FROM v LEFT JOIN t ON t.i = v.n OFFSET 0) p",
+}
+
+
+@pytest.mark.parametrize("digits", [1, 0, -15])
+@pytest.mark.parametrize("name", FLOATS)
+def test_float_for_a_numeric(session: Connection, name: str, digits: int) -> None:
+    """The numeric that equals the float is found: in few digits or, where the float is whole, exactly."""
+    value, expected = FLOATS[name]
+    add_table(session, Cast("fp64_scalar", "numeric", {}, "double precision"))
+    session.execute(f"CREATE TABLE v AS SELECT {value} AS n".encode())
+    session.execute(f"SET extra_float_digits = {digits}".encode())
+    for sql in FLOAT_QUERIES.values():
+        query = f"SELECT q.i::text, q.i = q.n FROM ({sql.format(value=value)}) q (n, i)"
+        ((text, equal),) = session.execute(query.encode()).fetchall()
+        assert (text, equal) == (expected or text, True), sql
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"),
+    [
+        ("numeric(5,2)", "1.25::float8", "1.25"),
+        ("numeric(5,2)", "1.255::float8", None),
+        ("numeric(20)", "9007199254740993::float8", "9007199254740992"),
+        ("tenth", "0.1::float8", "0.1"),
+        ("tenth", "0.5::real", "0.5"),
+    ],
+)
+def test_float_for_a_numeric_with_a_limit(session: Connection, type_: str, value: str, expected: str | None) -> None:
+    session.execute("CREATE DOMAIN tenth AS numeric(10,1) CHECK (value < 1)")
+    add_table(session, Cast("fp64_scalar", type_, {}, "double precision"))
+    for sql in (
+        f"SELECT {FOUND}::text FROM (SELECT {value} OFFSET 0) v (n) LEFT JOIN t ON t.i = n",
+        f"SELECT (SELECT {FOUND}::text FROM t WHERE t.i = {value})",
+        f"SELECT (SELECT {FOUND}::text FROM t WHERE t.i IN ({value}, {value} * 1))",
+    ):
+        assert session.execute(sql.encode()).fetchall() == [(expected,)], sql
+
+
+def test_float_that_a_numeric_refuses(session: Connection) -> None:
+    session.execute("CREATE DOMAIN tenth AS numeric(10,1) CHECK (value < 1)")
+    for type_, sqlstate in (("numeric(5,2)", "22003"), ("tenth", "23514")):
+        session.execute("DROP FOREIGN TABLE IF EXISTS t")
+        add_table(session, Cast("fp64_scalar", type_, {}, "double precision"))
+        for sql in (
+            "SELECT o FROM (VALUES (1e6::float8)) v (n) JOIN t ON i = n",
+            "SELECT o FROM t WHERE i = 1e6::float8",
+            "SELECT o FROM t WHERE i IN (1e6::float8, 2::float8)",
+        ):
+            with pytest.raises(psycopg.Error) as caught:
+                session.execute(sql.encode())
+            assert (caught.value.sqlstate, caught.value.diag.context) == (
+                sqlstate,
+                'input column "i" of foreign table "t"',
+            )
