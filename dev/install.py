@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from dev.screen import Failure, run_logged, say, step
 from dev.versions import SUPPORTED
 
 SERVER_USER = "postgres"
+# In the library: the default of model_fdw.python_path, of which the first directory is the one of our package.
+PACKAGES = re.compile(rb"\0(/[^\0:]+/(?:site|dist)-packages)[\0:]")
 
 
 def install(pg_config: Path, python: Path) -> None:
@@ -35,9 +38,12 @@ def install(pg_config: Path, python: Path) -> None:
         )
     check_postgres(pg_config)
     prerequisites.check_building()
-    refuse_managed(python)
+    if is_managed(python):
+        raise Failure(f"the packages of {python} belong to the system's package manager", hint=MAKE_ENVIRONMENT)
     check_writable(pg_config, "install")
     check_readable(server_account())
+    if (replaced := other_packages(pg_config)) is not None:
+        say(f"This replaces an installation with the Python packages in {replaced}; they stay there.")
     with build_directory() as build:
         with step(f"building the C library for {pg_config}"):
             make_native(build, build / "native.log", pg_config, python, [], "all", "install")
@@ -47,20 +53,37 @@ def install(pg_config: Path, python: Path) -> None:
 
 
 def uninstall(pg_config: Path, python: Path) -> None:
-    """Remove the C library, the extension and the Python package; what the package needs stays."""
+    """Remove the C library, the extension and the Python package, which the system's Python cannot have.
+
+    What the package needs stays. So does a package in another Python, of which the user is told.
+    """
     check_postgres(pg_config)
-    refuse_managed(python, "make uninstall PG_CONFIG=... PYTHON=/path/of/the/installation/bin/python")
-    check_writable(pg_config, "uninstall")
+    has_package = not is_managed(python)
+    check_writable(pg_config, "uninstall", packages=has_package)
+    others = other_packages(pg_config)
     with build_directory() as build:
         with step(f"removing the C library from {pg_config}"):
             make_native(build, build / "native.log", pg_config, python, [], "uninstall")
-        with step(f"removing the Python package from {python}"):
-            run_logged(
-                [python, "-m", "pip", "uninstall", "--yes", "model_fdw"],
-                build / "package.log",
-                "could not remove the Python package",
-                environment=tool_environment(),
-            )
+        if has_package:
+            with step(f"removing the Python package from {python}"):
+                run_logged(
+                    [python, "-m", "pip", "uninstall", "--yes", "model_fdw"],
+                    build / "package.log",
+                    "could not remove the Python package",
+                    environment=tool_environment(),
+                )
+    if others is not None and (others / "fdw").exists():
+        say(f"The Python package is still in {others}. Unless another PostgreSQL uses it:")
+        say(f"{others.parents[2]}/bin/python -m pip uninstall model_fdw")
+
+
+def other_packages(pg_config: Path) -> Path | None:
+    """Read from the library that is installed where its Python packages are, if that is not in our Python."""
+    library = installed(pg_config, "pkglibdir") / "model_fdw.so"
+    found = PACKAGES.search(library.read_bytes()) if library.exists() else None
+    if found is None or (packages := Path(os.fsdecode(found[1]))) == Path(sysconfig.get_path("purelib")):
+        return None
+    return packages
 
 
 @contextmanager
@@ -94,24 +117,22 @@ MAKE_ENVIRONMENT = (
 )
 
 
-def refuse_managed(python: Path, hint: str = MAKE_ENVIRONMENT) -> None:
-    """Refuse an interpreter whose packages belong to the system's package manager (PEP 668)."""
+def is_managed(python: Path) -> bool:
+    """Tell whether an interpreter's packages belong to the system's package manager (PEP 668)."""
     check = (
         "import os, sys, sysconfig\n"
         "marker = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
         "sys.exit(sys.prefix == sys.base_prefix and os.path.exists(marker))"
     )
-    if subprocess.run([python, "-I", "-c", check], check=False).returncode != 0:
-        raise Failure(
-            f"the packages of {python} belong to the system's package manager",
-            hint=hint,
-        )
+    return subprocess.run([python, "-I", "-c", check], check=False).returncode != 0
 
 
-def check_writable(pg_config: Path, target: str) -> None:
+def check_writable(pg_config: Path, target: str, *, packages: bool = True) -> None:
     """Refuse directories into which we may not write, before anything is built or removed."""
     targets = [installed(pg_config, "pkglibdir"), installed(pg_config, "sharedir") / "extension"]
-    for directory in [*targets, Path(sysconfig.get_path("purelib"))]:
+    if packages:
+        targets.append(Path(sysconfig.get_path("purelib")))
+    for directory in targets:
         there = next(path for path in [directory, *directory.parents] if path.exists())
         if not os.access(there, os.W_OK):
             raise Failure(f"{there} is not writable", hint=f"sudo make {target} PG_CONFIG=... PYTHON=...")

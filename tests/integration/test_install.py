@@ -13,6 +13,7 @@ import pytest
 from conftest import Database
 from trees import Tree
 
+from dev.install import is_managed
 from dev.places import CHECKOUT, base_python, tool_environment
 from dev.processes import private_directory
 from dev.servers import Postgres, default_places
@@ -244,14 +245,27 @@ def test_a_python_that_the_server_cannot_read(machine: Machine) -> None:
 
 def test_packages_of_the_system(machine: Machine) -> None:
     python = Path("/usr/bin/python3")
-    program = "import os, sysconfig; print(os.path.exists(sysconfig.get_path('stdlib') + '/EXTERNALLY-MANAGED'))"
-    if not python.exists() or run([python, "-c", program])[1] != "True\n":
+    if not python.exists() or not is_managed(python):
         pytest.skip(f"the packages of {python} do not belong to a package manager")
     output = refusal(machine.pg_config, python)
     assert output.startswith(f"make install: the packages of {python} belong to the system's package manager\n")
 
 
 # ---- at the end: what was installed goes, and nothing else ----
+
+
+def test_uninstall_without_a_python(machine: Machine, before: set[Path]) -> None:
+    """The files of the library go; of the package, which the system's Python cannot have, one is told where it is."""
+    python = Path("/usr/bin/python3")
+    if not python.exists() or not is_managed(python):
+        pytest.skip(f"the packages of {python} do not belong to a package manager")
+    package = files(machine.packages)
+    status, output = make("uninstall", machine.pg_config, python)
+    assert status == 0, output
+    told = f"The Python package is still in {machine.packages}. Unless another PostgreSQL uses it:\n"
+    assert output.endswith(f"{told}{machine.python} -m pip uninstall model_fdw\n")
+    assert not files(machine.root) - before
+    assert files(machine.packages) == package
 
 
 def test_uninstall(machine: Machine, before: set[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,22 @@ def test_a_managed_python_needs_an_environment_of_the_systems_python() -> None:
     assert failure.value.hint.startswith("/usr/bin/python3 -m venv ")
 
 
-@pytest.mark.usefixtures("managed")
-def test_a_managed_python_has_nothing_to_uninstall() -> None:
-    with pytest.raises(Failure) as failure:
-        install.uninstall(Path("pg_config"), Path("/usr/bin/python3"))
-    assert "make uninstall" in failure.value.hint
-    assert "venv" not in failure.value.hint
+@pytest.mark.parametrize(
+    ("path", "packages"),
+    [
+        (b"/opt/a/lib/python3.11/site-packages", "/opt/a/lib/python3.11/site-packages"),
+        (b"/usr/local/lib/python3.11/dist-packages:/usr/lib64/b", "/usr/local/lib/python3.11/dist-packages"),
+        (sysconfig.get_path("purelib").encode(), None),
+        (b"/nothing/of/ours", None),
+    ],
+)
+def test_another_python_than_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: bytes, packages: str | None
+) -> None:
+    monkeypatch.setattr(install, "installed", lambda pg_config, directory: tmp_path)
+    assert install.other_packages(Path("pg_config")) is None, "nothing is installed"
+    (tmp_path / "model_fdw.so").write_bytes(b"\x7fELF\0/usr\0" + path + b"\0/etc\0")
+    assert install.other_packages(Path("pg_config")) == (packages and Path(packages))
 
 
 def test_an_unreadable_python_is_not_answered_with_one_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
