@@ -88,8 +88,8 @@ moved_clauses(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
  * Workers divide the outer plan's work among them but not the server's: each
  * is charged for all rows' inference, and for its own start.
  */
-static void
-cost_model_join(Path *path, Path *outer, ModelTable *table, double rows)
+void
+model_cost_join(Path *path, Path *outer, ModelTable *table, double rows)
 {
 	double	  requests = Max(1, ceil(rows / table->batch_size));
 	QualCost *target = &path->pathtarget->cost;
@@ -190,7 +190,7 @@ add_node(PlannerInfo *root, RelOptInfo *joinrel, Path *outer,
 	if (append)
 		cost_model_append(path, outer, number);
 	else
-		cost_model_join(path, outer, level->rel->fdw_private,
+		model_cost_join(path, outer, level->rel->fdw_private,
 						partial ? outer->rows / share : outer->rows);
 	return path;
 }

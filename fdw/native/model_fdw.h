@@ -572,6 +572,8 @@ typedef enum ModelJoinHeader
 } ModelJoinHeader;
 
 extern const CustomScanMethods model_join_scan_methods;
+extern void model_cost_join(Path *path, Path *outer, ModelTable *table,
+							double rows);
 extern void model_join_path_init(void);
 extern Node *model_join_create_state(CustomScan *plan);
 

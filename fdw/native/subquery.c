@@ -170,8 +170,8 @@ contains_subplan(Node *node, void *context)
 	return expression_tree_walker(node, contains_subplan, context);
 }
 
-/* The table of a scan in the subquery, if it is a model table. */
-static RangeTblEntry *
+/* The relation of a scan in the subquery, if it is a model table. */
+static RelOptInfo *
 model_of_scan(PlannerInfo *subroot, Scan *scan)
 {
 	Index relid = scan->scanrelid;
@@ -179,7 +179,7 @@ model_of_scan(PlannerInfo *subroot, Scan *scan)
 	if (relid >= subroot->simple_rel_array_size ||
 		!model_is_table(subroot->simple_rel_array[relid]))
 		return NULL;
-	return subroot->simple_rte_array[relid];
+	return subroot->simple_rel_array[relid];
 }
 
 /*
@@ -202,16 +202,17 @@ add_range_table_entry(PlannerInfo *root, RangeTblEntry *entry)
 }
 
 /*
- * Take a SubPlan apart into a Model Join; false if it is not one that can be
- * replaced.
+ * Take a SubPlan apart into a Model Join, and return the model's table; NULL
+ * if it is not one that can be replaced.
  */
-static bool
+static ModelTable *
 split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 {
 	Scan		   *scan;
 	List		   *exprs;
 	List		   *private;
 	PlannerInfo	   *subroot;
+	RelOptInfo	   *model;
 	RangeTblEntry  *entry;
 	TargetEntry	   *answer;
 	ArgumentContext context;
@@ -221,19 +222,20 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 		 subplan->subLinkType != ANY_SUBLINK) ||
 		subplan->setParam != NIL || subplan->parParam == NIL ||
 		subplan->useHashTable)
-		return false;
+		return NULL;
 	scan = list_nth(root->glob->subplans, subplan->plan_id - 1);
 	subroot = list_nth(root->glob->subroots, subplan->plan_id - 1);
 	if (!is_single_row_scan(&scan->plan, &exprs, &private))
-		return false;
-	entry = model_of_scan(subroot, scan);
+		return NULL;
+	model = model_of_scan(subroot, scan);
 	answer = linitial_node(TargetEntry, scan->plan.targetlist);
-	if (entry == NULL || contains_subplan((Node *) exprs, NULL) ||
+	if (model == NULL || contains_subplan((Node *) exprs, NULL) ||
 		contains_subplan((Node *) scan->plan.qual, NULL) ||
 		contains_subplan((Node *) answer, NULL) ||
 		contain_volatile_functions((Node *) subplan->args))
-		return false;
+		return NULL;
 
+	entry = subroot->simple_rte_array[model->relid];
 	context.subplan = subplan;
 	context.result = NULL;
 	context.from = scan->scanrelid;
@@ -259,20 +261,22 @@ split_subplan(PlannerInfo *root, SubPlan *subplan, ModelJoinParts *parts)
 		context.from = 0;
 		parts->answer = (Expr *) use_arguments(subplan->testexpr, &context);
 	}
-	return true;
+	return model->fdw_private;
 }
 
 /* ---- paths ---- */
 
 /* Put a Model Join above a path, which adds the subquery's value to it. */
 static Path *
-add_subquery_join(PlannerInfo *root, Path *outer, ModelJoinParts *parts)
+add_subquery_join(Path *outer, ModelTable *table, ModelJoinParts *parts)
 {
 	SubqueryPath *join = palloc0(sizeof(SubqueryPath));
 	Path		 *path = &join->path.path;
 	PathTarget	 *target = copy_pathtarget(outer->pathtarget);
 
 	add_column_to_pathtarget(target, (Expr *) parts->subquery, 0);
+	/* the outer path has computed its own */
+	target->cost.startup = target->cost.per_tuple = 0;
 	NodeSetTag(path, T_CustomPath);
 	path->pathtype = T_CustomScan;
 	path->parent = outer->parent;
@@ -280,8 +284,7 @@ add_subquery_join(PlannerInfo *root, Path *outer, ModelJoinParts *parts)
 	path->param_info = outer->param_info;
 	path->rows = outer->rows;
 	path->pathkeys = outer->pathkeys;
-	path->startup_cost = outer->startup_cost + MODEL_REQUEST_COST;
-	path->total_cost = outer->total_cost + MODEL_REQUEST_COST;
+	model_cost_join(path, outer, table, outer->rows);
 #if PG_VERSION_NUM >= 180000
 	path->disabled_nodes = outer->disabled_nodes;
 #endif
@@ -311,76 +314,185 @@ has_subquery_join(Path *path, SubPlan *subplan)
 	return false;
 }
 
-/* Batch the subqueries among "subplans" below a node that computes them. */
-static Path *
-batch_subplans(PlannerInfo *root, Path *outer, List *subplans)
+/* what the walker below adds up */
+typedef struct PriceContext
 {
-	ListCell *cell;
+	List *batched; /* integers: plan_ids */
+	Cost  price;
+} PriceContext;
+
+/* Add up what an evaluation was thought to pay for batched subqueries. */
+static bool
+add_prices(Node *node, PriceContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubPlan) &&
+		list_member_int(context->batched, ((SubPlan *) node)->plan_id))
+		context->price += ((SubPlan *) node)->per_call_cost;
+	return expression_tree_walker(node, add_prices, context);
+}
+
+/*
+ * Batch the subqueries among "subplans" below a node that computes "exprs".
+ * "price" receives what each row was thought to pay for them there.
+ */
+static Path *
+batch_subplans(PlannerInfo *root, Path *outer, List *subplans, List *exprs,
+			   Cost *price)
+{
+	PriceContext context = {NIL, 0};
+	ListCell	*cell;
 
 	foreach(cell, subplans)
 	{
 		SubPlan		  *subplan = lfirst_node(SubPlan, cell);
 		ModelJoinParts parts;
+		ModelTable	  *table;
 
-		if (!has_subquery_join(outer, subplan) &&
-			split_subplan(root, subplan, &parts))
-			outer = add_subquery_join(root, outer, &parts);
+		if (has_subquery_join(outer, subplan))
+			continue;
+		table = split_subplan(root, subplan, &parts);
+		if (table == NULL)
+			continue;
+		outer = add_subquery_join(outer, table, &parts);
+		context.batched = lappend_int(context.batched, subplan->plan_id);
 	}
+	add_prices((Node *) exprs, &context);
+	*price = context.price;
 	return model_wrap_row_identity(outer);
 }
 
-/* Go down the paths that pass every row on, and batch what they compute. */
-static void
-batch_path(PlannerInfo *root, Path *path)
+/* by how much batching has made a path cheaper */
+typedef struct Saving
 {
-	List *subplans = NIL;
+	Path *path;
+	Cost  startup;
+	Cost  total;
+} Saving;
 
+/* Take off a path's cost what need not be paid after its first row. */
+static void
+reduce_cost(Path *path, Cost saving)
+{
+	path->total_cost = Max(path->startup_cost, path->total_cost - saving);
+}
+
+/* Batch the subqueries that a node computes of its input's rows. */
+static Path *
+batch_input(PlannerInfo *root, Path *input, List *subplans, List *exprs,
+			Saving *saving)
+{
+	Cost  price;
+	Path *batched = batch_subplans(root, input, subplans, exprs, &price);
+
+	saving->startup = input->startup_cost - batched->startup_cost;
+	saving->total = input->total_cost - batched->total_cost +
+		price * input->rows;
+	return batched;
+}
+
+static Saving *batch_path(PlannerInfo *root, Path *path, List **savings);
+
+/* Batch below all paths of an Append. */
+static void
+batch_members(PlannerInfo *root, List *subpaths, bool ordered, Saving *saving,
+			  List **savings)
+{
+	ListCell *cell;
+
+	foreach(cell, subpaths)
+	{
+		Saving *member = batch_path(root, lfirst(cell), savings);
+
+		saving->total += member->total;
+		if (ordered || foreach_current_index(cell) == 0)
+			saving->startup += member->startup;
+	}
+}
+
+/* Batch below a node that passes rows on. */
+static void
+batch_below(PlannerInfo *root, Path *path, Saving *saving, List **savings)
+{
+	Saving *below = batch_path(root, path, savings);
+
+	saving->startup = below->startup;
+	saving->total = below->total;
+}
+
+/*
+ * Go down the paths that pass every row on, and batch what they compute.  A
+ * path may be below several others.
+ */
+static Saving *
+batch_path(PlannerInfo *root, Path *path, List **savings)
+{
+	List	 *subplans = NIL;
+	Saving	 *saving;
+	ListCell *cell;
+
+	foreach(cell, *savings)
+		if (((Saving *) lfirst(cell))->path == path)
+			return lfirst(cell);
+	saving = palloc0(sizeof(Saving));
+	saving->path = path;
+	*savings = lappend(*savings, saving);
 	switch (nodeTag(path))
 	{
 		case T_ProjectionPath:
 		{
 			ProjectionPath *projection = (ProjectionPath *) path;
+			List		   *exprs = path->pathtarget->exprs;
 
-			collect_subplans((Node *) path->pathtarget->exprs, &subplans);
-			projection->subpath = batch_subplans(root, projection->subpath,
-												 subplans);
+			collect_subplans((Node *) exprs, &subplans);
+			projection->subpath = batch_input(root, projection->subpath,
+											  subplans, exprs, saving);
 			break;
 		}
 		case T_AggPath:
 		{
 			AggPath *agg = (AggPath *) path;
+			List	*exprs = path->pathtarget->exprs;
 
 			if (DO_AGGSPLIT_COMBINE(agg->aggsplit))
 				break;
-			collect_aggregated((Node *) path->pathtarget->exprs, &subplans);
-			agg->subpath = batch_subplans(root, agg->subpath, subplans);
+			collect_aggregated((Node *) exprs, &subplans);
+			agg->subpath = batch_input(root, agg->subpath, subplans, exprs,
+									   saving);
+			if (agg->aggstrategy != AGG_SORTED)
+				saving->startup = saving->total;
 			break;
 		}
 		case T_AppendPath:
-		case T_MergeAppendPath:
-		{
-			List	 *subpaths = IsA(path, AppendPath)
-				? ((AppendPath *) path)->subpaths
-				: ((MergeAppendPath *) path)->subpaths;
-			ListCell *cell;
-
-			foreach(cell, subpaths)
-				batch_path(root, lfirst(cell));
+			batch_members(root, ((AppendPath *) path)->subpaths,
+						  path->pathkeys != NIL, saving, savings);
 			break;
-		}
+		case T_MergeAppendPath:
+			batch_members(root, ((MergeAppendPath *) path)->subpaths, true,
+						  saving, savings);
+			break;
 		case T_SortPath:
+			batch_below(root, ((SortPath *) path)->subpath, saving, savings);
+			saving->startup = saving->total;
+			break;
 		case T_IncrementalSortPath:
-			batch_path(root, ((SortPath *) path)->subpath);
+			batch_below(root, ((SortPath *) path)->subpath, saving, savings);
 			break;
 		case T_LockRowsPath:
-			batch_path(root, ((LockRowsPath *) path)->subpath);
+			batch_below(root, ((LockRowsPath *) path)->subpath, saving,
+						savings);
 			break;
 		case T_ModifyTablePath:
-			batch_path(root, ((ModifyTablePath *) path)->subpath);
+			batch_below(root, ((ModifyTablePath *) path)->subpath, saving,
+						savings);
 			break;
 		default:
 			break;
 	}
+	path->startup_cost = Max(0, path->startup_cost - saving->startup);
+	reduce_cost(path, saving->total);
+	return saving;
 }
 
 /* May subqueries of this query be batched at all? */
@@ -399,6 +511,7 @@ static void
 upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
 		   RelOptInfo *output_rel, void *extra)
 {
+	List	 *savings = NIL;
 	ListCell *cell;
 
 	if (previous_upper_hook)
@@ -406,7 +519,7 @@ upper_hook(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel,
 	if (stage != UPPERREL_FINAL || !may_batch(root))
 		return;
 	foreach(cell, output_rel->pathlist)
-		batch_path(root, lfirst(cell));
+		batch_path(root, lfirst(cell), &savings);
 }
 
 /* The highest security level of conditions that are not leakproof. */
@@ -469,6 +582,23 @@ target_with_conditions(PlannerInfo *root, RelOptInfo *rel, List *conditions)
 	return set_pathtarget_cost_width(root, target);
 }
 
+/* For how many tuples does a scan pay for its conditions? */
+static double
+tuples_checked(RelOptInfo *rel, Path *path)
+{
+	Selectivity selectivity;
+	Cost		cost;
+
+	if (IsA(path, IndexPath))
+		selectivity = ((IndexPath *) path)->indexselectivity;
+	else if (IsA(path, BitmapHeapPath))
+		cost_bitmap_tree_node(((BitmapHeapPath *) path)->bitmapqual, &cost,
+							  &selectivity);
+	else
+		selectivity = 1;
+	return clamp_row_est(selectivity * rel->tuples);
+}
+
 /*
  * Put Model Joins above a path of a relation, the topmost of which checks the
  * conditions; or return the path, if no subquery can be batched.
@@ -477,10 +607,12 @@ static Path *
 batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
 				 PathTarget *target, List *conditions, List *subplans)
 {
+	double		checked = tuples_checked(rel, path);
+	double		rows = path->rows;
 	PathTarget *narrow = path->pathtarget;
 	Path	   *outer;
 	Path	   *joined;
-	QualCost	cost;
+	Cost		price;
 
 	/*
 	 * The scan itself gives the columns: a Result that is put above it for a
@@ -488,22 +620,29 @@ batch_conditions(PlannerInfo *root, RelOptInfo *rel, Path *path,
 	 */
 	if (is_projection_capable_path(path))
 		path->pathtarget = target;
+	/* all rows that the other conditions let through are sent */
+	path->rows = Min(checked,
+					 clamp_row_est(rows /
+								   clauselist_selectivity(root, conditions, 0,
+														  JOIN_INNER, NULL)));
 	outer = (Path *) create_projection_path(root, rel, path, target);
 	/* that function expects to be used above all joins only */
 	outer->param_info = path->param_info;
-	joined = batch_subplans(root, outer, subplans);
+	joined = batch_subplans(root, outer, subplans, conditions, &price);
 	if (joined == outer)
 	{
 		path->pathtarget = narrow;
+		path->rows = rows;
 		return path;
 	}
 	((SubqueryPath *) joined)->parts.filter = conditions;
 	joined->pathtarget = rel->reltarget;
-	/* what the subqueries would have cost, one request per row */
-	cost_qual_eval(&cost, conditions, root);
-	joined->total_cost = Max(joined->startup_cost,
-							 joined->total_cost -
-								 cost.per_tuple * rel->tuples);
+	joined->rows = rows;
+	reduce_cost(path, price * checked);
+	reduce_cost(outer, price * checked);
+	for (Path *node = joined; node != outer;
+		 node = linitial(((CustomPath *) node)->custom_paths))
+		reduce_cost(node, price * checked);
 	return joined;
 }
 

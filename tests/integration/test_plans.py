@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database
+from conftest import Database, set_table_options
 from psycopg import errors
 
 from dev.servers import Postgres
@@ -100,6 +100,66 @@ def test_batched_in_the_first_statement(database: Database, tables: Connection, 
         plan = explain(fresh, BATCHED[name])
         assert NODE in plan
         assert "one per outer row" not in plan
+
+
+LEFT_JOIN = f"LEFT JOIN ml.affine p ON {BOUND}"
+# Subqueries, and the joins that ask the same.
+SAME_COST = {
+    "select list": (f"SELECT id, {SCORE} FROM c", f"SELECT id, s FROM c {LEFT_JOIN}"),
+    "two": (
+        f"SELECT {SCORE}, (SELECT p.d FROM ml.affine p WHERE p.a = c.id AND p.b = 1) FROM c",
+        f"SELECT p.s, q.d FROM c {LEFT_JOIN} LEFT JOIN ml.affine q ON q.a = c.id AND q.b = 1",
+    ),
+    "sorted": (f"SELECT id, {SCORE} AS s FROM c ORDER BY s", f"SELECT id, s FROM c {LEFT_JOIN} ORDER BY s"),
+    "locked": (f"SELECT id, {SCORE} FROM c FOR UPDATE", f"SELECT id, s FROM c {LEFT_JOIN} FOR UPDATE OF c"),
+    "aggregate": (f"SELECT sum({SCORE}) FROM c", f"SELECT sum(s) FROM c {LEFT_JOIN}"),
+    "grouped": (f"SELECT y, max({SCORE}) FROM c GROUP BY y", f"SELECT y, max(s) FROM c {LEFT_JOIN} GROUP BY y"),
+    "condition": (
+        f"SELECT id FROM c WHERE {SCORE} > 10 AND id < 50",
+        f"SELECT id FROM c {LEFT_JOIN} WHERE s > 10 AND id < 50",
+    ),
+    "condition of an index scan": (
+        f"SELECT x FROM c WHERE {SCORE} > 10 AND id IN (4, 7)",
+        f"SELECT x FROM c {LEFT_JOIN} WHERE s > 10 AND id IN (4, 7)",
+    ),
+    "partitions": (f"SELECT {SCORE} FROM parts c ORDER BY 1", f"SELECT s FROM parts c {LEFT_JOIN} ORDER BY 1"),
+    "update": (f"UPDATE c SET y = {SCORE}", f"UPDATE c SET y = p.s FROM ml.affine p WHERE {BOUND}"),
+}
+
+
+def total_cost(connection: Connection, sql: str) -> float:
+    row = connection.execute(f"EXPLAIN (FORMAT JSON) {sql}".encode()).fetchone()
+    assert row is not None
+    cost: float = row[0][0]["Plan"]["Total Cost"]
+    return cost
+
+
+@pytest.mark.parametrize("row_cost", ["0.1", "1000"])
+@pytest.mark.parametrize("name", SAME_COST)
+def test_batched_subquery_costs_what_a_join_does(tables: Connection, name: str, row_cost: str) -> None:
+    """Rows, batches and "row_cost" count, and the price of one request per row does not."""
+    tables.execute("ALTER TABLE c ADD PRIMARY KEY (id)")
+    tables.execute("CREATE TABLE parts (LIKE c) PARTITION BY RANGE (id)")
+    tables.execute("CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (100)")
+    tables.execute("CREATE TABLE high PARTITION OF parts FOR VALUES FROM (100) TO (1000)")
+    tables.execute("INSERT INTO parts SELECT * FROM c")
+    tables.execute("ANALYZE parts")
+    subquery, join = SAME_COST[name]
+    with tables.transaction(force_rollback=True):
+        set_table_options(tables, "ml.affine", row_cost=row_cost)
+        assert total_cost(tables, subquery) == pytest.approx(total_cost(tables, join), rel=0.05, abs=250)
+
+
+def test_batched_subquery_is_asked_for_few_rows(tables: Connection) -> None:
+    """A condition that holds a subquery does not ask for all rows of a table of which a join needs few."""
+    tables.execute("CREATE TABLE big AS SELECT i AS id, i % 7 AS x, i % 5 AS y FROM generate_series(1, 20000) i")
+    tables.execute("ALTER TABLE big ADD PRIMARY KEY (id)")
+    tables.execute("CREATE TABLE few AS SELECT i * 200 AS id FROM generate_series(1, 20) i")
+    tables.execute("ANALYZE big, few")
+    with tables.transaction(force_rollback=True):
+        set_table_options(tables, "ml.affine", row_cost="1000")
+        (node,) = analyze(tables, f"SELECT count(*) FROM few JOIN big c USING (id) WHERE {SCORE} > 3")
+        assert node["Rows Sent"] == 20
 
 
 @pytest.mark.parametrize("name", LAZY)
