@@ -17,7 +17,7 @@ DEV = PYTHONDONTWRITEBYTECODE=1 MODEL_FDW_PG_CONFIG="$(PG_CONFIG)" $(PYTHON) -m 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo up down psql test test-full test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers \
+.PHONY: help demo up down psql test test-full test-asserts test-valgrind test-sqlsmith test-matrix test-chroot peers clients \
 	lint bench build install uninstall clean
 
 help:
@@ -72,6 +72,9 @@ test-chroot: ## run the image's commands in a plain Debian root: as root, with d
 
 peers: ## install MLServer and KServe (1 GB), so that "make test" tests it, too
 	@$(DEV) peers
+
+clients: ## install psycopg, pandas, node-pg and dbt (400 MB), and run examples/clients with them and JDBC (ARGS)
+	@$(DEV) clients $(ARGS)
 
 lint: ## check style, types and C warnings (ARGS: some of the checks)
 	@$(DEV) lint $(ARGS)

@@ -125,6 +125,14 @@ def run_peers(places: Places, arguments: Sequence[str]) -> int:
     return 0
 
 
+def run_clients(places: Places, arguments: Sequence[str]) -> int:
+    """Install the clients of examples/clients, and run each."""
+    prepare(places)
+    with places.locked():
+        environments.ensure_clients(places)
+    return checks.run_tests(places, arguments, ["tests/integration/test_clients.py"])
+
+
 def run_lint(places: Places, arguments: Sequence[str]) -> int:
     """Run the linters, or those that the arguments name."""
     prepare(places)
@@ -183,6 +191,7 @@ TARGETS: dict[str, Target] = {
     "test-sqlsmith": run_test_sqlsmith,
     "test-matrix": run_test_matrix,
     "peers": run_peers,
+    "clients": run_clients,
     "lint": run_lint,
     "bench": run_bench,
     "install": run_install,

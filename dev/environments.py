@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dev import prerequisites
-from dev.places import Places, base_python, tool_environment
+from dev.places import CHECKOUT, Places, base_python, tool_environment
 from dev.screen import Failure, run_logged, step
 
 REQUIREMENTS = Path(__file__).parent
@@ -98,17 +98,45 @@ def ensure(places: Places) -> None:
 
 def ensure_peers(places: Places) -> None:
     """Make the environments of other servers, which only the tests of these need."""
-    for name, venv in (("MLServer", places.mlserver_venv), ("KServe", places.kserve_venv)):
-        peer = Environment(
+    ensure_named(places, {"MLServer": places.mlserver_venv, "KServe": places.kserve_venv})
+
+
+def ensure_clients(places: Places) -> None:
+    """Make the environments of the clients of examples/clients; node-pg only where npm is."""
+    ensure_named(places, {"psycopg and pandas": places.clients_venv, "dbt": places.dbt_venv})
+    npm = shutil.which("npm")
+    package = CHECKOUT / "examples" / "clients" / "package.json"
+    directory = places.node_modules.parent
+    stamp, wanted = directory / "installed", package.read_text()
+    if npm is None or (stamp.exists() and stamp.read_text() == wanted):
+        return
+    with step("installing node-pg"):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        shutil.copy(package, directory)
+        run_logged(
+            [npm, "install", f"--prefix={directory}", "--no-audit", "--no-fund"],
+            places.log / "node.log",
+            "could not install node-pg",
+            environment=tool_environment(),
+            hint="it comes from npm's registry: check the network, or npm's own settings",
+        )
+        write_last(stamp, wanted)
+
+
+def ensure_named(places: Places, environments: Mapping[str, Path]) -> None:
+    """Make environments of the packages in dev/requirements-NAME.txt, where NAME is that of the directory."""
+    for name, venv in environments.items():
+        environment = Environment(
             f"installing {name}",
             venv,
             base_python(),
             REQUIREMENTS / f"requirements-{venv.name}.txt",
             places.log / f"{venv.name}-venv.log",
         )
-        if not peer.is_whole():
-            with step(peer.label):
-                peer.make()
+        if not environment.is_whole():
+            with step(environment.label):
+                environment.make()
 
 
 def allow_running(bindir: Path) -> None:

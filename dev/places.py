@@ -112,6 +112,21 @@ class Places:
         return self.home / "kserve"
 
     @property
+    def clients_venv(self) -> Path:
+        """Hold the clients of examples/clients that are Python packages, where "make clients" has installed them."""
+        return self.home / "clients"
+
+    @property
+    def dbt_venv(self) -> Path:
+        """Hold dbt, where "make clients" has installed it."""
+        return self.home / "dbt"
+
+    @property
+    def node_modules(self) -> Path:
+        """Hold node-pg, where "make clients" has installed it."""
+        return self.home / "node" / "node_modules"
+
+    @property
     def backends(self) -> Path:
         """Hold Triton's Python backend in the arrangement that the server expects."""
         return self.home / "backends"

@@ -1,7 +1,7 @@
 """Every SQL block of README.md, CONTRIBUTING.md and docs/*.md runs, and shows what the document says that it shows.
 
 A document is one session of psql in a database of its own, with the tables of documents/scenario.sql and the example
-models. The first SQL block of the README, which imports these, runs before every other document.
+models. The first SQL block of the README, which imports these, runs before the documents that do not do so themselves.
 
 - A plain block right behind one of SQL is what psql must show: durations are masked, numbers are compared to three
   digits, spaces do not count. Elsewhere no error may come. So an error on purpose is one that is shown.
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.hosts("native", reason="the documents are about tables 
 
 PREPARED = ROOT / "tests" / "documents"
 END = "=== end of block"
+MERGE_SINCE = 150000
 
 TOKEN = "sesame-0123456789"
 SETTINGS = {
@@ -93,9 +94,13 @@ class Stage:
         """Tell whether an extension can be created."""
         return bool(self.postgres.psql("-c", f"SELECT 1 FROM pg_available_extensions WHERE name = '{extension}'"))
 
+    def version(self) -> int:
+        """Give the server's version as server_version_num does."""
+        return int(self.postgres.psql("-c", "SHOW server_version_num"))
+
     def prepare(self) -> None:
         """Make the database with the tables of the scenario."""
-        self.postgres.psql("-c", f"CREATE DATABASE {self.name}")
+        self.postgres.psql("-c", f"DROP DATABASE IF EXISTS {self.name}", "-c", f"CREATE DATABASE {self.name}")
         patients = ["-v", f"csv={default_places().patients}", "-f", ROOT / "examples" / "patients.sql"]
         self.postgres.psql(*patients, database=self.name)
         self.postgres.psql("-f", PREPARED / "scenario.sql", database=self.name)
@@ -193,7 +198,9 @@ def test_blocks(stage: Stage, request: pytest.FixtureRequest, capsys: pytest.Cap
     if document.stem == "embeddings" and not stage.has("vector"):
         pytest.skip("this PostgreSQL has no pgvector: the blocks of docs/embeddings.md are not run")
     own = [block for block in blocks(document.read_text()) if block.language in ("sql", "hidden")]
-    first = [] if document.stem in ("README", "multicorn") else [Block("hidden", opening().text, 0)]
+    if stage.version() < MERGE_SINCE:
+        own = [block for block in own if not block.text.startswith("MERGE")]
+    first = [] if document.stem in ("README", "multicorn", "install") else [Block("hidden", opening().text, 0)]
     played = [*first, *own]
     began_s = time.monotonic()
     script = "".join(f"{block.text}\n\\echo {END} {number}\n" for number, block in enumerate(played))
@@ -207,6 +214,31 @@ def test_blocks(stage: Stage, request: pytest.FixtureRequest, capsys: pytest.Cap
             f"{compared} outputs compared, {len(complaints)} wrong, {time.monotonic() - began_s:.1f} s"
         )
     assert not complaints, "\n".join(complaints)
+
+
+RECIPE = re.compile(r"^ *((?:INSERT|SELECT|WITH|MERGE|CREATE MATERIALIZED VIEW)\b[^;]*\bml\.[^;]*;)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("stage", [ROOT / "docs" / "recipes.md"], ids=name_of, indirect=True)
+def test_recipes_send_batches(stage: Stage) -> None:
+    """Each statement that asks a model has a Model Join in its plan, that of the trigger's function as well."""
+    stage.play(opening().text)
+    explained = 0
+    for block in blocks((ROOT / "docs" / "recipes.md").read_text()):
+        if block.language != "sql" or (stage.version() < MERGE_SINCE and block.text.startswith("MERGE")):
+            continue
+        stage.play(block.text)
+        if block.output is not None and "ERROR" in block.output:
+            continue
+        if "TABLE arrivals" in block.text:
+            stage.play("CREATE VIEW arrived AS SELECT * FROM arrivals;")
+        for statement in RECIPE.findall(block.text):
+            query = re.sub(r"^CREATE MATERIALIZED VIEW \w+ AS ", "", statement)
+            plan = stage.play(f"EXPLAIN {query}")
+            assert "(Model Join)" in plan, f"line {block.line}:\n{plan}"
+            assert "one per outer row" not in plan, f"line {block.line}:\n{plan}"
+            explained += 1
+    assert explained >= 9
 
 
 TABLE = " a |  b\n---+------\n 1 | 0.25\n"

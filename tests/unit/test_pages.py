@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pages import DOCUMENTS, ROOT, anchors, blocks, links, name_of
 
-PAGES = [*DOCUMENTS, *(ROOT / part / "README.md" for part in ("bench", "examples", "fdw/native"))]
+PAGES = [*DOCUMENTS, *(ROOT / part / "README.md" for part in ("bench", "examples", "examples/clients", "fdw/native"))]
 
 # A block in another language would be run by nobody, and looked at by nobody.
 LANGUAGES = {"", "sql", "hidden", "sh", "nginx", "ini", "yaml", "console"}
@@ -49,6 +49,11 @@ def test_sql_is_in_blocks_that_are_run(page: Path) -> None:
         assert block.language in LANGUAGES, f"line {block.line}: {block.language}"
         if block.language in ("", "console"):
             assert not SQL.search(block.text), f"line {block.line}: write ```sql"
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=name_of)
+def test_a_page_says_for_whom_it_is(page: Path) -> None:
+    assert re.match(r"# .+\n\n\*For .+\.\*\n\n", page.read_text())
 
 
 FILE = re.compile(r"`((?:[a-z_]+/)+[A-Za-z_.]*\.?[a-z]*)`")
