@@ -32,6 +32,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -230,15 +231,87 @@ resolve_plpy(void)
 	return NULL;
 }
 
+/* The contents of a file; NULL if it cannot be read. */
+static StringInfo
+read_file(const char *path)
+{
+	StringInfo contents;
+	FILE	  *file = AllocateFile(path, PG_BINARY_R);
+	size_t	   n;
+
+	if (file == NULL)
+		return NULL;
+	contents = makeStringInfo();
+	do
+	{
+		enlargeStringInfo(contents, BLCKSZ);
+		n = fread(contents->data + contents->len, 1, BLCKSZ, file);
+		contents->len += n;
+	}
+	while (n > 0);
+	FreeFile(file);
+	return contents;
+}
+
+/* does plpython3 suit us? */
+typedef enum PlPython
+{
+	PLPYTHON_NONE, /* it is not installed */
+	PLPYTHON_SAME, /* it is for the Python that we are for */
+	PLPYTHON_OTHER
+} PlPython;
+
+/*
+ * Which Python is plpython3 for?  The name of the libpython that a library
+ * needs is among its strings.
+ */
+static PlPython
+find_plpython(void)
+{
+	char	   name[32];
+	StringInfo contents;
+	char	  *found;
+
+	contents = read_file(psprintf("%s/plpython3%s", pkglib_path, DLSUFFIX));
+	if (contents == NULL)
+		return PLPYTHON_NONE;
+	snprintf(name, sizeof(name), "libpython%d.%d", PY_MAJOR_VERSION,
+			 PY_MINOR_VERSION);
+	found = memmem(contents->data, contents->len, name, strlen(name));
+	return found && !isdigit((unsigned char) found[strlen(name)])
+		? PLPYTHON_SAME
+		: PLPYTHON_OTHER;
+}
+
+/*
+ * In the place of libpython's function, for libraries that are loaded after
+ * us: plpython3 calls it first of all.  The calls of one that is for another
+ * Python reach our libpython, where they would end the process.
+ */
+PGDLLEXPORT int
+PyImport_AppendInittab(const char *name, PyObject *(*init)(void) )
+{
+	typedef int (*AppendInittab)(const char *, PyObject *(*)(void) );
+	AppendInittab append = (AppendInittab) dlsym(RTLD_NEXT,
+												 "PyImport_AppendInittab");
+
+	if (strcmp(name, "plpy") == 0 && init != resolve_plpy &&
+		find_plpython() == PLPYTHON_OTHER)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("plpython3 is for another Python than model_fdw, which this session has loaded"),
+				 errdetail("model_fdw was built for Python %s.", PY_VERSION),
+				 errhint("Use them in different sessions, or install model_fdw with the Python of plpython3.")));
+	return append(name, init);
+}
+
 #if PY_VERSION_HEX >= 0x030C0000
 
-/* Is plpython3 installed, and has nobody started Python yet? */
+/* Is plpython3 there for our Python, which nobody has started yet? */
 static bool
 plpython_must_start(void)
 {
-	char *path = psprintf("%s/plpython3%s", pkglib_path, DLSUFFIX);
-
-	return !Py_IsInitialized() && access(path, F_OK) == 0;
+	return !Py_IsInitialized() && find_plpython() == PLPYTHON_SAME;
 }
 
 /* plpython3's function that runs a DO block; NULL if it cannot be loaded. */
@@ -285,6 +358,34 @@ let_plpython_start(void)
 #endif
 
 /*
+ * Is the Python that another language has started the one that we were built
+ * for?  Else set "failure": the two lay out objects differently.
+ */
+static bool
+check_version(void)
+{
+	const char *version = Py_GetVersion();
+	char		ours[32];
+
+	snprintf(ours, sizeof(ours), "%d.%d.", PY_MAJOR_VERSION, PY_MINOR_VERSION);
+	if (strncmp(version, ours, strlen(ours)) == 0)
+		return true;
+	memset(&failure, 0, sizeof(failure));
+	strlcpy(failure.sqlstate, "58000", sizeof(failure.sqlstate));
+	strlcpy(failure.message,
+			"another language has started another Python in this session",
+			sizeof(failure.message));
+	snprintf(failure.detail, sizeof(failure.detail),
+			 "It is Python %.*s, and model_fdw was built for Python %s.",
+			 (int) strcspn(version, " "), version, PY_VERSION);
+	strlcpy(
+		failure.hint,
+		"Use them in different sessions, or install model_fdw with the Python of the other language.",
+		sizeof(failure.hint));
+	return false;
+}
+
+/*
  * Start the interpreter, unless another language already has.  Returns false,
  * with "failure" set, if that is not possible.
  */
@@ -295,7 +396,7 @@ start_interpreter(void)
 	PyStatus status;
 
 	if (Py_IsInitialized())
-		return true;
+		return check_version();
 	PyImport_AppendInittab("plpy", resolve_plpy);
 
 	/* isolated: the environment of the server's start must not steer it */
