@@ -52,7 +52,9 @@ pytest.register_assert_rewrite("helpers")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--host", choices=HOSTS, default=NATIVE, help="whose foreign tables the tests use")
-    parser.addoption("--full", action="store_true", help="every query shape under every setting, not under a part")
+    parser.addoption(
+        "--full", action="store_true", help="every query shape under every setting, all cancels at random; not a part"
+    )
     parser.addoption("--chroot", action="store_true", help="also run test_chroot.py, which takes minutes")
     seed = random.SystemRandom().randrange(1_000_000)
     parser.addoption("--seed", default=str(seed), help="of random statements: a number; 7:300 runs statement 300 alone")

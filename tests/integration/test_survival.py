@@ -313,7 +313,6 @@ PARALLEL = {
 # PostgreSQL compiles a plan of many rows, where it has LLVM, for 100 ms and more without looking for interrupts.
 UNCOMPILED = {"jit": "off"}
 
-CANCELS = TERMINATES = 100
 
 # The share of the times that must keep to LATE_S; one process in many may have to wait for a processor.
 PUNCTUAL = 0.95
@@ -373,6 +372,12 @@ class Delays:
         assert worst_s < HUNG_S
 
 
+@pytest.fixture
+def interruptions(request: pytest.FixtureRequest) -> int:
+    """How many cancels, or terminations, a test at random counts; the seed is the same, so fewer are the first ones."""
+    return 100 if request.config.getoption("full") else 50
+
+
 def pending_requests(victims: Database) -> float:
     """Ask Triton's metrics how many requests it has not answered."""
     url = f"http://127.0.0.1:{victims.triton.metrics_port}/metrics"
@@ -421,7 +426,7 @@ def backends(admin: Connection) -> int:
 
 
 @pytest.mark.parametrize("plans", ["serial", "parallel"])
-def test_cancels_at_random(victims: Database, session: Connection, plans: str) -> None:
+def test_cancels_at_random(victims: Database, session: Connection, plans: str, interruptions: int) -> None:
     """Joins end when they are cancelled, also the first one of a session, and leave nothing behind."""
     source = random.Random(30)
     settings = {**UNCOMPILED, **(PARALLEL if plans == "parallel" else {})}
@@ -437,9 +442,9 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
     revivals = tries = 0
     used: list[str] = []
     with victims.connect() as admin:
-        while sum(len(found.took_s) for found in delays.values()) < CANCELS:
+        while sum(len(found.took_s) for found in delays.values()) < interruptions:
             tries += 1
-            assert tries < 4 * CANCELS
+            assert tries < 4 * interruptions
             fresh = tries % 5 == 0
             joiner = victims.connect(search_path="scratch,public", **settings) if fresh else session
             sql = statements[tries % len(statements)]
@@ -462,7 +467,7 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
                 admin.execute("DROP SCHEMA scratch CASCADE; CREATE SCHEMA scratch")
                 session.execute(UNDESCRIBED)
                 restless(session, victims.host)
-            if tries == CANCELS // 2:
+            if tries == interruptions // 2:
                 scores(session, victims)
                 used = channels(session)
     no_requests_stay(victims)
@@ -484,7 +489,7 @@ def test_cancels_at_random(victims: Database, session: Connection, plans: str) -
 
 
 @pytest.mark.parametrize("plans", ["serial", "parallel"])
-def test_terminates_at_random(victims: Database, readings: None, plans: str) -> None:
+def test_terminates_at_random(victims: Database, readings: None, plans: str, interruptions: int) -> None:
     """Backends go when they are terminated in a join, half of them in the first one, and leave nothing behind."""
     source = random.Random(31)
     settings = {**UNCOMPILED, **(PARALLEL if plans == "parallel" else {})}
@@ -498,9 +503,9 @@ def test_terminates_at_random(victims: Database, readings: None, plans: str) -> 
         admin.execute(UNDESCRIBED)
         statements = [sql.replace("INTO scratch", "INTO imported") for sql in restless(admin, victims.host)]
         before = backends(admin)
-        while sum(len(found.took_s) for found in delays.values()) < TERMINATES:
+        while sum(len(found.took_s) for found in delays.values()) < interruptions:
             tries += 1
-            assert tries < 4 * TERMINATES
+            assert tries < 4 * interruptions
             admin.execute("DROP SCHEMA IF EXISTS imported CASCADE; CREATE SCHEMA imported")
             joiner = victims.connect(search_path="scratch,public", **settings)
             fresh = tries % 2 == 0
