@@ -9,6 +9,7 @@ The float path is the hot one: ten columns of 4096 float64 become one FP32[4096,
 
 from __future__ import annotations
 
+import codecs
 import math
 import struct
 import sys
@@ -18,9 +19,10 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 import numpy as np
 import numpy.typing as npt
 
-from fdw.errors import InvalidText, MalformedReply, ValueOutOfRange, WrongShape
+from fdw.errors import ANSWER, InvalidText, MalformedReply, OversizedMessage, ValueOutOfRange, WrongShape
 from fdw.options import MAX_DIMENSION
 from fdw.signature import ARRAY, MAX_DIMENSIONS, Feed, Fetch, Pick, is_scalar, kind_type, shape_text
+from fdw.tickets import GO_ON, Steps
 
 Buffer = Union[bytes, memoryview]
 Array = npt.NDArray[Any]
@@ -32,7 +34,7 @@ InputColumn = Any
 class OutputColumn(NamedTuple):
     """A column of answers, in the form that fdw.host.submit describes."""
 
-    values: Union[bytes, Array]
+    values: Union[bytes, bytearray, Array]
     offsets: Optional[Array] = None
     nulls: Optional[Array] = None
     starts: Optional[Array] = None
@@ -180,6 +182,8 @@ class EncodedTensor:
 
 def _ranges(starts: Array, lengths: Array) -> Array:
     """Return the numbers start, start + 1, ... of several ranges, one after the other."""
+    if not len(lengths):
+        return np.zeros(0, np.int64)
     ends = np.cumsum(lengths)
     numbers: Array = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
     return numbers
@@ -304,45 +308,66 @@ class Tensor:
         return len(self.items or ()) * np.dtype(DTYPE_NUMPY.get(self.dtype, "u1")).itemsize
 
 
-def decode(fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tensor) -> List[Tuple[Pick, OutputColumn]]:
-    """Verify one output tensor of a reply and take its wanted columns.
+def decode(
+    fetch: Fetch, model_name: str, rows: int, batched: bool, tensor: Tensor, most_strings: int
+) -> Steps[List[Tuple[Pick, OutputColumn]]]:
+    """Verify one output tensor of a reply and take its wanted columns, in slices that look for interrupts.
 
     Checks dtype, shape, the number of rows and of elements, and the length of the contents. Raises MalformedReply
-    (HV00M) for any mismatch: nothing is invented.
+    (HV00M) for any mismatch: nothing is invented; and OversizedMessage (54000) for more than ``most_strings`` strings.
     """
     row_shape = _verify(fetch, model_name, rows, batched, tensor)
-    read, take = (_strings_of, _string_column) if fetch.dtype == "BYTES" else (_elements_of, _fixed_column)
-    if tensor.lengths is not None:
-        elements = read(fetch, model_name, int(tensor.lengths.sum()), tensor)
-        return [(pick, _ragged_column(fetch, pick, model_name, elements, tensor)) for pick in fetch.picks]
     width = math.prod(row_shape)
-    elements = read(fetch, model_name, rows * width, tensor)
-    return [
-        (
-            pick,
-            _with_shape(take(fetch, pick, elements), rows, row_shape)
-            if pick.is_array
-            else take(fetch, pick, elements[pick.element :: width])._replace(nulls=tensor.nulls),
-        )
-        for pick in fetch.picks
-    ]
+    count = rows * width if tensor.lengths is None else int(tensor.lengths.sum())
+    elements: Any
+    if fetch.dtype == "BYTES":
+        elements = yield from _strings_of(fetch, model_name, count, tensor, most_strings)
+    else:
+        elements = _elements_of(fetch, model_name, count, tensor)
+    columns = []
+    for pick in fetch.picks:
+        if tensor.lengths is not None:
+            column = _ragged_column(fetch, pick, model_name, elements, tensor)
+        elif pick.is_array:
+            column = _with_shape(_column(fetch, pick, elements), rows, row_shape)
+        else:
+            column = _column(fetch, pick, _take(elements, slice(pick.element, None, width)))
+            column = column._replace(nulls=tensor.nulls)
+        if pick.kind[-1] == "s":
+            yield from _check_text(pick, column)
+        columns.append((pick, column))
+    return columns
+
+
+def _take(elements: Any, places: Any) -> Any:
+    """Take some of the elements: of an array, or of the strings of a column."""
+    if isinstance(elements, np.ndarray):
+        return elements[places]
+    if isinstance(places, slice) and places == slice(0, None, 1):
+        return elements
+    lengths = np.diff(elements.offsets)[places]
+    data = np.frombuffer(elements.values, np.uint8)[_ranges(elements.offsets[:-1][places], lengths)]
+    return OutputColumn(data.tobytes(), _offsets(lengths))
+
+
+def _column(fetch: Fetch, pick: Pick, elements: Any) -> OutputColumn:
+    """Make a column of elements; strings are one already."""
+    return elements if fetch.dtype == "BYTES" else _fixed_column(fetch, pick, elements)
 
 
 def _ragged_column(fetch: Fetch, pick: Pick, model_name: str, elements: Any, tensor: Tensor) -> OutputColumn:
     """Make a column of vectors of any length each, or of one element of each."""
-    take = _string_column if fetch.dtype == "BYTES" else _fixed_column
     assert tensor.lengths is not None
     starts = _offsets(tensor.lengths)[:-1]
     if pick.is_array:
         dimensions = tensor.lengths.astype(np.int32).reshape(-1, 1)
-        return take(fetch, pick, elements)._replace(nulls=tensor.nulls, starts=starts, dimensions=dimensions)
+        return _column(fetch, pick, elements)._replace(nulls=tensor.nulls, starts=starts, dimensions=dimensions)
     rows = len(starts)
     given = np.arange(rows) if tensor.nulls is None else np.flatnonzero(tensor.nulls == 0)
     if (tensor.lengths[given] <= pick.element).any():
         raise _malformed(fetch, model_name, f"has a row without element {pick.element + 1}")
     places = starts[given] + pick.element
-    wanted = elements[places] if isinstance(elements, np.ndarray) else [elements[place] for place in places]
-    column = take(fetch, pick, wanted)
+    column = _column(fetch, pick, _take(elements, places))
     return column if tensor.nulls is None else spread(column, given, rows)
 
 
@@ -429,26 +454,48 @@ def _fixed_column(fetch: Fetch, pick: Pick, elements: Any) -> OutputColumn:
 
 _LENGTH = struct.Struct("<I")
 
+# How much of an answer is decoded before whoever waits may look for interrupts: some 10 ms of work.
+SLICE_STRINGS = 50_000
+SLICE_BYTES = 4_000_000
 
-def _strings_of(fetch: Fetch, model_name: str, count: int, tensor: Tensor) -> Sequence[bytes]:
+
+def _strings_of(fetch: Fetch, model_name: str, count: int, tensor: Tensor, most_strings: int) -> Steps[OutputColumn]:
+    """Take the strings of a BYTES tensor."""
+    if count > most_strings:
+        error = OversizedMessage(
+            f'reply of model "{model_name}" holds too many strings',
+            f'Output tensor "{fetch.tensor}" holds {count} of them, and {most_strings} are allowed.',
+            'Raise server option "max_message_bytes", on which that depends.',
+        )
+        error.what = ANSWER
+        raise error
     if tensor.raw is None:
         items = tensor.items or ()
         if len(items) != count:
             raise _malformed(fetch, model_name, f"holds {len(items)} elements instead of {count}")
-        return items
+        return OutputColumn(b"".join(items), _offsets(np.fromiter(map(len, items), np.int64, count)))
     raw, end = tensor.raw, len(tensor.raw)
-    strings: List[bytes] = []
-    position = 0
-    # The length of a string is known only once the one before it is read, so this loop cannot be a numpy one.
-    for _ in range(count):
-        start = position + 4
-        if start > end:
-            raise _malformed(fetch, model_name, f"holds {len(strings)} elements instead of {count}")
-        position = start + _LENGTH.unpack_from(raw, position)[0]
-        strings.append(raw[start:position])
+    lengths = np.empty(count, np.int64)
+    data = bytearray(max(0, end - 4 * count))
+    position = written = 0
+    for first in range(0, count, SLICE_STRINGS):
+        if first:
+            yield GO_ON
+        strings: List[bytes] = []
+        # The length of a string is known only once the one before it is read, so this loop cannot be a numpy one.
+        for _ in range(min(SLICE_STRINGS, count - first)):
+            start = position + 4
+            if start > end:
+                raise _malformed(fetch, model_name, f"holds {first + len(strings)} elements instead of {count}")
+            position = start + _LENGTH.unpack_from(raw, position)[0]
+            strings.append(raw[start:position])
+        lengths[first : first + len(strings)] = np.fromiter(map(len, strings), np.int64, len(strings))
+        block = b"".join(strings)
+        data[written : written + len(block)] = block
+        written += len(block)
     if position != end:
         raise _malformed(fetch, model_name, f"holds {end} bytes, which are not {count} elements")
-    return strings
+    return OutputColumn(data, _offsets(lengths))
 
 
 def unpack_strings(raw: Buffer) -> List[bytes]:
@@ -461,21 +508,14 @@ def unpack_strings(raw: Buffer) -> List[bytes]:
     return strings
 
 
-def _string_column(_: Fetch, pick: Pick, strings: Any) -> OutputColumn:
-    offsets = _offsets(np.fromiter(map(len, strings), np.int64, len(strings)))
-    data = b"".join(strings)
-    if pick.kind[-1] == "s":
-        _check_text(pick, data, offsets)
-    return OutputColumn(data, offsets)
-
-
-def _check_text(pick: Pick, data: bytes, offsets: Array) -> None:
+def _check_text(pick: Pick, column: OutputColumn) -> Steps[None]:
     """Refuse what PostgreSQL's text cannot hold: bytes that are no UTF-8, and zero bytes."""
+    data, offsets = column.values, column.offsets
+    assert offsets is not None
+    assert not isinstance(data, np.ndarray)
     problem = "a zero byte" if b"\0" in data else None
     if not data.isascii():
-        try:
-            data.decode("utf-8")
-        except UnicodeDecodeError:
+        if not (yield from _is_utf8(data)):
             problem = "bytes that are not UTF-8"
         else:
             # Valid as a whole; each string must also begin at the first byte of a character.
@@ -488,6 +528,18 @@ def _check_text(pick: Pick, data: bytes, offsets: Array) -> None:
             None,
             f"Declare the column as {kind_type(pick.kind.replace('s', 'b'))}.",
         )
+
+
+def _is_utf8(data: Union[bytes, bytearray]) -> Steps[bool]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for first in range(0, len(data), SLICE_BYTES):
+        if first:
+            yield GO_ON
+        try:
+            decoder.decode(data[first : first + SLICE_BYTES], first + SLICE_BYTES >= len(data))
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def join_columns(parts: Sequence[OutputColumn], order: Optional[Array] = None) -> OutputColumn:

@@ -26,6 +26,13 @@ class Notice(NamedTuple):
     detail: str | None = None
     hint: str | None = None
 
+    def printable(self) -> Notice:
+        """Return the notice without what could steer a terminal: it names what a server names."""
+        detail, hint = self.detail, self.hint
+        return Notice(
+            errors.printable(self.message), detail and errors.printable(detail), hint and errors.printable(hint)
+        )
+
 
 @dataclass(frozen=True)
 class ColumnDefinition:

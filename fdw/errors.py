@@ -6,8 +6,17 @@ sentences, the hint is one action. No text ever holds a secret (token, header va
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Callable
+
+# Control characters but for ends of lines, and those that reorder what a terminal shows; lone surrogates are no text.
+_UNPRINTABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Replace by question marks what could steer a terminal, or what no text of PostgreSQL's can hold."""
+    return _UNPRINTABLE.sub("?", text)
 
 
 class ModelFdwError(Exception):
@@ -23,9 +32,9 @@ class ModelFdwError(Exception):
 
     def __init__(self, message: str, detail: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.detail = detail
-        self.hint = hint
+        self.message = printable(message)
+        self.detail = detail and printable(detail)
+        self.hint = hint and printable(hint)
 
 
 class ServerUnreachable(ModelFdwError):
@@ -187,6 +196,10 @@ class OutOfResources(ModelFdwError):
     sqlstate = "53000"  # insufficient_resources
 
 
+# What was too large: see Failure.oversized.
+REQUEST, ANSWER, MESSAGE = "request", "answer", "message"
+
+
 class OversizedMessage(ModelFdwError):
     """A request or reply is larger than a message may be.
 
@@ -214,10 +227,6 @@ class MissingPackage(ModelFdwError):
     """A Python package that the engine needs cannot be imported."""
 
     sqlstate = "58P01"  # undefined_file
-
-
-# Failure.oversized
-REQUEST, ANSWER, MESSAGE = "request", "answer", "message"
 
 
 @dataclass(frozen=True)
@@ -275,12 +284,8 @@ def _option_of_server(name: str, request: Request) -> str:
 
 
 def _said(failure: Failure) -> str:
-    """Return the first line of the server's message: what follows is often a traceback of its own.
-
-    What PostgreSQL's text cannot hold becomes a question mark.
-    """
-    line = failure.text.strip().partition("\n")[0].strip()
-    return line.replace("\0", "?").encode("utf-8", "replace").decode()
+    """Return the first line of the server's message: what follows is often a traceback of its own."""
+    return printable(failure.text.strip().partition("\n")[0].strip())
 
 
 def _server_said(failure: Failure) -> str | None:

@@ -102,7 +102,7 @@ def import_tables(
                 raise
             notices.append(Notice(f'skipped {server.options.noun} "{choice.model}": {error.message}', None, error.hint))
     _check_named_tensors(settings, [answer for answer in answers if isinstance(answer, Model)])
-    return tables, notices
+    return tables, [notice.printable() for notice in notices]
 
 
 def _ask_index(

@@ -37,6 +37,10 @@ STATISTICS_TIMEOUT_MS = 1000
 # No server's limit of requests is less than this, so that nothing which one says cuts all batches to single rows.
 LEAST_LIMIT_BYTES = 65_536
 
+# What a string in an answer costs beside its bytes, here and in PostgreSQL's arrays: a reply of as many empty strings
+# as fit would take many times its size.
+BYTES_PER_STRING = 32
+
 # Input columns that the error of a refused request names at most.
 NAMED_INPUTS = 10
 
@@ -338,17 +342,20 @@ def _request(session: Session, message: InferRequest, rows: int) -> Steps[Column
         _is_idempotent(session),
     )
     session.traffic.received += sum(tensor.size for tensor in reply)
-    return _read(session.plan, rows, reply)
+    return (yield from _read(session, rows, reply))
 
 
-def _read(plan: signature.Plan, rows: int, reply: Sequence[codec.Tensor]) -> Columns:
+def _read(session: Session, rows: int, reply: Sequence[codec.Tensor]) -> Steps[Columns]:
+    plan = session.plan
+    most_strings = session.table.server.options.max_message_bytes // BYTES_PER_STRING
     by_name = {tensor.name: tensor for tensor in reply}
     columns: dict[int, codec.OutputColumn] = {}
     for fetch in plan.fetches:
         tensor = by_name.get(fetch.tensor)
         if tensor is None:
             raise codec.missing_output(fetch, plan.model.name)
-        for pick, column in codec.decode(fetch, plan.model.name, rows, plan.model.batched, tensor):
+        decoded = yield from codec.decode(fetch, plan.model.name, rows, plan.model.batched, tensor, most_strings)
+        for pick, column in decoded:
             columns[pick.position] = column
     # Where the server's messages go, a row with an answer has none.
     columns.update((position, codec.text_column([])) for position in plan.messages)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 import weakref
 from queue import SimpleQueue
-from typing import Callable
+from typing import Any, Callable
 
 MAX_THREADS = 64
 
@@ -72,6 +73,23 @@ def start(work: Callable[[], None]) -> threading.Thread:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return thread
+
+
+def look_up(host: str, port: int) -> tuple[threading.Event, list[Any]]:
+    """Look a host name up on a thread of its own: the resolver cannot be interrupted.
+
+    The list, of socket.getaddrinfo()'s entries, is filled when the event is set; it stays empty where that fails.
+    """
+    answered = threading.Event()
+    answers: list[Any] = []
+
+    def work() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            answers.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        answered.set()
+
+    start(work)
+    return answered, answers
 
 
 def rest() -> None:

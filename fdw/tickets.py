@@ -79,6 +79,10 @@ class Notifier:
 notifier = Notifier()
 
 
+# What steps yield in the middle of long work, so that whoever polls can look for interrupts: they are ready to go on.
+GO_ON = 0.0
+
+
 class Ticket(Generic[T]):
     """One piece of work; its result or error is kept until collect()."""
 

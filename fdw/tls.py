@@ -7,6 +7,7 @@ or, to a server that speaks no TLS either, a second one that asks in HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import re
@@ -18,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable, Optional, Tuple, TypeVar
 
+from fdw import threads
 from fdw.errors import NO_GRPC, PORT_HINT, CertificateFile
 from fdw.options import Endpoint, Server
 from fdw.tickets import Steps
@@ -158,13 +160,25 @@ def _address_in(text: str, endpoint: Endpoint) -> str | None:
         return None
 
 
+def _is_own(address: str, endpoint: Endpoint) -> Steps[bool]:
+    """Tell whether an address is one of an endpoint's; a name is looked up, for DIAGNOSIS_S at most."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(endpoint.host.partition("%")[0]) == ipaddress.ip_address(address)
+    answered, found = threads.look_up(endpoint.host, endpoint.port)
+    ends_s = time.monotonic() + DIAGNOSIS_S
+    while not answered.is_set() and time.monotonic() < ends_s:
+        yield time.monotonic() + SLICE_S
+    return address in {entry[4][0].partition("%")[0] for entry in found}
+
+
 def why_closed(server: Server, endpoint: Endpoint, text: str) -> Steps[Explanation | None]:
     """Find out why a server closes connections to an endpoint before they stand; None: it does not tell.
 
-    ``text`` holds the address as gRPC's own messages do: ipv4:host:port. Takes twice DIAGNOSIS_S at most.
+    ``text`` holds the address as gRPC's own messages do: ipv4:host:port. Should the text be a server's, it leads to no
+    other address than the endpoint's. Takes twice DIAGNOSIS_S at most, and once more to look a name up.
     """
     address = _address_in(text, endpoint)
-    if address is None:
+    if address is None or not (yield from _is_own(address, endpoint)):
         return None
     with_tls = endpoint.scheme.endswith("s")
     trial = context(server, "h2") if with_tls else ssl.create_default_context()

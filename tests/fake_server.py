@@ -103,6 +103,8 @@ class Behaviour:
     hang: frozenset[str] = frozenset()
     status: grpc.StatusCode | None = None
     status_text: str = "scripted failure"
+    # Compresses every answer so, whatever the client takes.
+    compression: grpc.Compression | None = None
     status_methods: frozenset[str] = frozenset({"ModelInfer"})
     times: int = -1
     spoil: Callable[[Output], None] | None = None
@@ -269,6 +271,8 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             and (behaviour.at_most < 0 or server.running > behaviour.at_most)
         ):
             context.abort(behaviour.status, behaviour.status_text)
+        if behaviour.compression is not None:
+            context.set_compression(behaviour.compression)
         if behaviour.delay_s and method == "ModelInfer":
             time.sleep(behaviour.delay_s)
 

@@ -27,6 +27,7 @@
 #include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -730,12 +731,10 @@ value_datum(ModelOutput *output, int64 i)
 	}
 }
 
-/* An array of fixed-width elements: a copy of their memory. */
+/* An array whose elements take so many bytes, without them. */
 static ArrayType *
-copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
-		   int *bounds)
+make_array(ModelOutput *output, Size data, int *dimensions, int *bounds)
 {
-	Size	   data = (Size) nelements * output->width;
 	Size	   size = ARR_OVERHEAD_NONULLS(output->ndim) + data;
 	ArrayType *array;
 
@@ -752,7 +751,53 @@ copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
 	array->elemtype = model_kind_type(output->column->kind, false);
 	memcpy(ARR_DIMS(array), dimensions, sizeof(int) * output->ndim);
 	memcpy(ARR_LBOUND(array), bounds, sizeof(int) * output->ndim);
+	return array;
+}
+
+/* An array of fixed-width elements: a copy of their memory. */
+static ArrayType *
+copy_array(ModelOutput *output, int64 start, int nelements, int *dimensions,
+		   int *bounds)
+{
+	Size	   data = (Size) nelements * output->width;
+	ArrayType *array = make_array(output, data, dimensions, bounds);
+
 	memcpy(ARR_DATA_PTR(array), output->values + start * output->width, data);
+	return array;
+}
+
+/*
+ * An array of strings that need no conversion, written in place: a Datum and
+ * an allocation for each of millions would take many times their size.
+ */
+static ArrayType *
+write_strings(ModelOutput *output, int64 start, int nelements, int *dimensions,
+			  int *bounds)
+{
+	const int64 *offsets = output->offsets + start;
+	Size		 data = 0;
+	ArrayType	*array;
+	char		*place;
+
+	for (int i = 0; i < nelements; i++)
+		data += INTALIGN(VARHDRSZ + (offsets[i + 1] - offsets[i]));
+	array = make_array(output, data, dimensions, bounds);
+	place = ARR_DATA_PTR(array);
+	for (int i = 0; i < nelements; i++)
+	{
+		Size length = offsets[i + 1] - offsets[i];
+		Size whole = INTALIGN(VARHDRSZ + length);
+
+		/* there may be millions of them in one row */
+		CHECK_FOR_INTERRUPTS();
+		if (output->column->kind == 's')
+			pg_verify_mbstr(PG_UTF8, output->values + offsets[i], length,
+							false);
+		SET_VARSIZE(place, VARHDRSZ + length);
+		memcpy(VARDATA(place), output->values + offsets[i], length);
+		memset(place + VARHDRSZ + length, 0, whole - VARHDRSZ - length);
+		place += whole;
+	}
 	return array;
 }
 
@@ -774,10 +819,18 @@ array_datum(ModelOutput *output, int row)
 	if (output->width > 0 && output->column->kind != 'Q')
 		return PointerGetDatum(copy_array(output, start, nelements, dimensions,
 										  bounds));
+	if (output->width == 0 &&
+		(output->column->kind == 'b' || GetDatabaseEncoding() == PG_UTF8))
+		return PointerGetDatum(write_strings(output, start, nelements,
+											 dimensions, bounds));
 	elements = MemoryContextAllocHuge(CurrentMemoryContext,
 									  sizeof(Datum) * nelements);
 	for (int i = 0; i < nelements; i++)
+	{
+		/* there may be millions of them in one row */
+		CHECK_FOR_INTERRUPTS();
 		elements[i] = value_datum(output, start + i);
+	}
 	return PointerGetDatum(construct_md_array(elements, NULL, ndim, dimensions,
 											  bounds, type, -1, false,
 											  TYPALIGN_INT));

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import zlib
+from dataclasses import dataclass
 from typing import Any, Callable, Generic, TypeVar
 
 import grpc
@@ -42,8 +44,12 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int | str]]:
         ("grpc.use_local_subchannel_pool", 1),
         # Retries are the engine's: gRPC's own give up at 256 KiB and count apart.
         ("grpc.enable_retries", 0),
+        # gRPC checks the size of an answer and then inflates it, to whatever it becomes: inflate() does that instead.
+        ("grpc.per_message_decompression", 0),
         # A database server has no web proxy, whatever its environment says.
         ("grpc.enable_http_proxy", 0),
+        # What is not asked for is not offered to the server either; bit 0 is "not compressed".
+        *([("grpc.compression_enabled_algorithms_bitset", 1)] if options.compression == "none" else []),
     ]
 
 
@@ -55,12 +61,19 @@ def _is_name(host: str) -> bool:
     return False
 
 
+def _target(endpoint: Endpoint) -> str:
+    """Name an endpoint so that gRPC takes no host name (unix, xds, vsock) for the scheme of a URI of its own."""
+    if _is_name(endpoint.host):
+        return f"dns:///{endpoint.address}"
+    return f"{'ipv6' if ':' in endpoint.host else 'ipv4'}:{endpoint.address}"
+
+
 def _open(server: Server, endpoint: Endpoint) -> grpc.Channel:
     """Make a channel; it connects when it is first used."""
     options = server.options
     # The addresses of one name get requests in turn; those that cannot be reached are left out.
     policy = [("grpc.lb_policy_name", "round_robin")] if _is_name(endpoint.host) else []
-    arguments = (endpoint.address, [*_channel_options(options), *policy])
+    arguments = (_target(endpoint), [*_channel_options(options), *policy])
     compression = _COMPRESSION[options.compression]
     if endpoint.scheme == "grpcs":
         files = tls.read_files(server)
@@ -139,6 +152,37 @@ def _oversized(code: grpc.StatusCode, text: str, request_bytes: int, our_limit: 
     if limit == our_limit < size:
         return ANSWER, limit
     return MESSAGE, None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What stands in the place of an answer that is not looked into."""
+
+    failure: Failure
+
+
+def inflate(data: bytes, options: ServerOptions) -> bytes | Rejected:
+    """Decompress a message if it is compressed, to no more bytes than a message may have.
+
+    Whether it is, gRPC keeps to itself. The first byte of gzip (RFC 1952), 0x1f, is none that a protobuf message can
+    begin with: there is no wire type 7. That of zlib (RFC 1950) may be one, but a message that bears zlib's checksums
+    is compressed.
+    """
+    gzipped = data[:2] == b"\x1f\x8b"
+    if options.compression == "none":
+        return Rejected(Failure("DATA_LOSS", "The reply is compressed, which was not asked for.")) if gzipped else data
+    if not gzipped and (len(data) < 2 or data[0] & 0x0F != 8 or int.from_bytes(data[:2], "big") % 31 != 0):
+        return data
+    limit = options.max_message_bytes
+    machine = zlib.decompressobj(wbits=31 if gzipped else 15)
+    try:
+        plain = machine.decompress(data, limit + 1)
+    except zlib.error:
+        return data
+    if len(plain) > limit:
+        text = f"the decompressed answer is larger than {limit} bytes"
+        return Rejected(Failure("RESOURCE_EXHAUSTED", text, oversized=ANSWER, limit_bytes=limit))
+    return plain if machine.eof else data
 
 
 def failure_of(
@@ -228,7 +272,8 @@ class GrpcCall(Generic[T]):
         """Return how the request failed, in our own terms."""
         code = self._future.code()
         if code == grpc.StatusCode.OK:
-            return None
+            answer = self._future.result()
+            return answer.failure if isinstance(answer, Rejected) else None
         if code == grpc.StatusCode.UNIMPLEMENTED and self._if_unimplemented is not None:
             return None
         return failure_of(code, self._future.details() or "", self.line.stood, *self._sizes)
@@ -281,7 +326,13 @@ class GrpcClient:
         # A channel whose connection is gone would not tell what was sent on it from what was not; a new one does.
         if line.state() != grpc.ChannelConnectivity.READY and line.stood:
             line = self._line = _Line(_open(self._server, self._endpoint))
-        method: Any = line.channel.unary_unary(path, None, read)
+        options = self._server.options
+
+        def read_inflated(data: bytes) -> Any:
+            plain = inflate(data, options)
+            return plain if isinstance(plain, Rejected) else read(plain)
+
+        method: Any = line.channel.unary_unary(path, None, read_inflated)
         future = method.future(message, timeout=timeout_ms / 1000, metadata=self._headers)
         notify = self._notify
 

@@ -250,20 +250,12 @@ class _Reader(io.RawIOBase):
 
 
 def _resolve(host: str, port: int, patience: _Patience) -> list[Any]:
-    """Look a host name up. The resolver cannot be interrupted, so names are left to a thread of their own."""
+    """Look a host name up, unless it is an address."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         pass
-    answered = threading.Event()
-    answers: list[Any] = []
-
-    def look_up() -> None:
-        with contextlib.suppress(OSError, UnicodeError):
-            answers.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        answered.set()
-
-    threads.start(look_up)
+    answered, answers = threads.look_up(host, port)
     patience.spend(answered.wait, answered.set)
     if not answers:
         raise socket.gaierror(socket.EAI_NONAME, "name not known")

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fdw.codec import DTYPE_NUMPY, Tensor, unpack_strings
-from fdw.errors import REQUEST, Failure, InvalidText, MalformedReply, Unsupported, ValueOutOfRange
+from fdw.errors import ANSWER, REQUEST, Failure, InvalidText, MalformedReply, Unsupported, ValueOutOfRange
 from fdw.options import Endpoint, Server
 from fdw.protocols.base import (
     Call,
@@ -40,6 +40,12 @@ T = TypeVar("T")
 
 _BINARY = "binary_tensor_data"
 _JSON_LENGTH = "Inference-Header-Content-Length"
+
+# JSON is parsed in one go, which holds off a cancel, and what is made of it takes many times its size: 4 MiB of it,
+# where a message may have 64, take some 50 ms.
+JSON_SHARE = 16
+# Of the body of an error, which may be a page.
+MAX_ERROR_BYTES = 65_536
 
 # What an HTTP status says, as the name of a grpc.StatusCode. Others: by their hundreds.
 _STATUSES = {
@@ -76,7 +82,7 @@ def _error_text(response: HttpResponse) -> str:
     """Return the server's message, or the status where the body holds none."""
     plain = f"HTTP status {response.status} ({response.reason})"
     kind = response.headers.get("content-type", "")
-    if "html" in kind:
+    if "html" in kind or len(response.body) > MAX_ERROR_BYTES:
         return plain
     text = response.body.decode(errors="replace")
     try:
@@ -101,6 +107,7 @@ class TritonHttp:
     def __init__(self, server: Server, endpoint: Endpoint, notify: Callable[[], None]) -> None:
         self._http = HttpClient(server, endpoint, notify)
         self._binary: bool | None = None
+        self._json_limit = server.options.max_message_bytes // JSON_SHARE
 
     def _ask(
         self,
@@ -119,7 +126,7 @@ class TritonHttp:
                 return if_unknown
             if failure is not None:
                 raise RequestFailed(failure)
-            return _read_json(model, response.body, parse)
+            return _read_json(model, response.body, parse, self._json_limit)
 
         return self._http.call(task, timeout_ms, request)
 
@@ -147,7 +154,7 @@ class TritonHttp:
                     raise RequestFailed(Failure("UNIMPLEMENTED", text))
             if failure is not None:
                 raise RequestFailed(failure)
-            return _read_json("", response.body, parse)
+            return _read_json("", response.body, parse, self._json_limit)
 
         return self._http.call(task, timeout_ms, request)
 
@@ -157,6 +164,8 @@ class TritonHttp:
 
         def task(exchange: Exchange) -> Statistics:
             response = exchange.fetch(request)
+            if len(response.body) > self._json_limit:
+                return Statistics()
             try:
                 return _parse_statistics(json.loads(response.body))
             except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -175,7 +184,7 @@ class TritonHttp:
             failure = _failure(response)
             if failure is not None:
                 raise RequestFailed(failure)
-            return _parse_inference(request.model, response)
+            return _parse_inference(request.model, response, self._json_limit)
 
         return self._http.call(task, timeout_ms, early)
 
@@ -185,7 +194,7 @@ class TritonHttp:
             response = exchange.fetch(HttpRequest("GET", "/v2"))
             failure = _failure(response)
             if failure is None:
-                self._binary = _read_json("", response.body, _lists_binary)
+                self._binary = _read_json("", response.body, _lists_binary, self._json_limit)
             elif failure.status in _NO_SUCH_CALL:
                 self._binary = False
             else:
@@ -261,8 +270,14 @@ def _to_json(tensor: InputData) -> list[Any]:
 # ---------------------------------------------------------------- answers
 
 
-def _read_json(model: str, body: bytes, parse: Callable[[_Json], T]) -> T:
-    """Parse an answer; whatever is not as the protocol says is malformed."""
+def _read_json(model: str, body: bytes, parse: Callable[[_Json], T], limit: int) -> T:
+    """Parse an answer; whatever is not as the protocol says is malformed.
+
+    Nothing interrupts the parsing, and what it makes is many times larger: so ``limit`` is less than a message's.
+    """
+    if len(body) > limit:
+        text = f"the JSON of the answer is larger than {limit} bytes"
+        raise RequestFailed(Failure("RESOURCE_EXHAUSTED", text, oversized=ANSWER))
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -384,7 +399,7 @@ def _parse_list(answer: _Json) -> tuple[IndexEntry, ...]:
     return tuple(IndexEntry(name.read(str), "", True, "") for name in answer.member("models").items())
 
 
-def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
+def _parse_inference(model: str, response: HttpResponse, json_limit: int) -> tuple[Tensor, ...]:
     """Read the outputs: raw contents behind the JSON in the order of the outputs, or JSON data."""
     body = response.body
     length = response.headers.get(_JSON_LENGTH.lower())
@@ -413,7 +428,7 @@ def _parse_inference(model: str, response: HttpResponse) -> tuple[Tensor, ...]:
             raise _malformed(model, f"The answer has {len(body)} bytes instead of {position}.")
         return tuple(tensors)
 
-    return _read_json(model, body[:end], parse)
+    return _read_json(model, body[:end], parse, json_limit)
 
 
 def _int64(number: Any) -> int:

@@ -16,6 +16,7 @@ from fdw import codec
 from fdw.codec import Tensor
 from fdw.errors import MalformedReply, ValueOutOfRange
 from fdw.signature import DTYPES, Feed, Fetch, Pick, kind_of
+from fdw.tickets import GO_ON
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -53,11 +54,23 @@ def encode(dtype: str, *columns: list[Any]) -> bytes:
     return packed.rows(slice(0, rows))
 
 
+MOST_STRINGS = 100_000
+
+
+def finish_steps(steps: Any) -> Any:
+    """Go on until the end; decoding never waits."""
+    while True:
+        try:
+            assert next(steps) == GO_ON
+        except StopIteration as stop:
+            return stop.value
+
+
 def decode(wanted: Fetch, rows: int, raw: bytes | None, items: Any = None, **changes: Any) -> list[Any]:
     tensor = Tensor(
         "t", changes.get("dtype", wanted.dtype), changes.get("shape", (rows, *wanted.row_shape)), raw, items
     )
-    return [result for _, result in codec.decode(wanted, "m", rows, True, tensor)]
+    return [result for _, result in finish_steps(codec.decode(wanted, "m", rows, True, tensor, MOST_STRINGS))]
 
 
 def values_of(result: Any) -> list[Any]:
@@ -464,7 +477,7 @@ def test_an_element_of_a_row_that_is_null_is_not_looked_for(dtype: str, items: l
     items = items[: sum(lengths)]
     wanted = Fetch("t", dtype, (-1,), (Pick(0, 1, kind_of(dtype, "o"), "c"),))
     tensor = Tensor("t", dtype, (3, -1), None, items, np.array(nulls, np.uint8), np.array(lengths))
-    ((_, column),) = codec.decode(wanted, "m", 3, True, tensor)
+    ((_, column),) = finish_steps(codec.decode(wanted, "m", 3, True, tensor, MOST_STRINGS))
     assert column.nulls.tolist() == nulls
     if dtype == "BYTES":
         found = [bytes(column.values[a:b]) for a, b in zip(column.offsets, column.offsets[1:])]
@@ -477,7 +490,7 @@ def test_an_element_of_a_row_that_is_not_null_must_be_there() -> None:
     wanted = Fetch("t", "FP32", (-1,), (Pick(0, 1, "f", "c"),))
     tensor = Tensor("t", "FP32", (2, -1), None, [1.0], np.array([1, 0], np.uint8), np.array([0, 1]))
     with fails("HV00M", 'model "m" sent a malformed reply', 'Output tensor "t" has a row without element 2.'):
-        codec.decode(wanted, "m", 2, True, tensor)
+        finish_steps(codec.decode(wanted, "m", 2, True, tensor, MOST_STRINGS))
 
 
 def test_a_scalar_may_come_with_or_without_its_dimension() -> None:
@@ -486,7 +499,7 @@ def test_a_scalar_may_come_with_or_without_its_dimension() -> None:
 
 def test_a_model_without_batch_dimension() -> None:
     tensor = Tensor("t", "INT32", (2,), np.array([7, 8], "i4").tobytes())
-    ((_, result),) = codec.decode(fetch("INT32", 2), "m", 1, False, tensor)
+    ((_, result),) = finish_steps(codec.decode(fetch("INT32", 2), "m", 1, False, tensor, MOST_STRINGS))
     assert values_of(result) == [7]
 
 
@@ -524,3 +537,37 @@ def test_packing_ten_float_columns_is_fast() -> None:
         best_s = min(best_s, time.perf_counter() - began_s)
     # Some 35 us on an idle machine; the bound leaves room for a busy one.
     assert best_s < 0.001
+
+
+def test_many_strings_are_taken_in_slices() -> None:
+    count = 2 * codec.SLICE_STRINGS + 1
+    raw = b"".join(struct.pack("<I", number % 3) + b"xy"[: number % 3] for number in range(count))
+    wanted = array_fetch("BYTES", (-1,))
+    steps = codec.decode(wanted, "m", 1, True, Tensor("t", "BYTES", (1, count), raw), count)
+    assert sum(1 for _ in steps) == 2
+    ((_, column),) = finish_steps(codec.decode(wanted, "m", 1, True, Tensor("t", "BYTES", (1, count), raw), count))
+    assert np.diff(column.offsets).tolist() == [number % 3 for number in range(count)]
+    with fails(
+        "54000",
+        'reply of model "m" holds too many strings',
+        f'Output tensor "t" holds {count} of them, and {count - 1} are allowed.',
+        'Raise server option "max_message_bytes", on which that depends.',
+    ):
+        finish_steps(codec.decode(wanted, "m", 1, True, Tensor("t", "BYTES", (1, count), raw), count - 1))
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_long_text_is_verified_in_slices(bad: bool) -> None:
+    text = "ä".encode() * codec.SLICE_BYTES  # characters lie across the borders
+    raw = struct.pack("<I", len(text) + 1) + b"a" + text[:-1] + (b"a" if bad else text[-1:])
+    steps = codec.decode(fetch("BYTES"), "m", 1, True, Tensor("t", "BYTES", (1, 1), raw), 1)
+    if bad:
+        with fails(
+            "22021",
+            'model answered bytes that are not UTF-8 for output column "c1"',
+            None,
+            "Declare the column as bytea.",
+        ):
+            finish_steps(steps)
+    else:
+        assert sum(1 for _ in steps) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
 import time
 import weakref
 from typing import Any, Iterator
@@ -16,6 +17,7 @@ from helpers import X, Y, doubles, fails, fake_table, finish, score, table
 
 from fdw import errors, host
 from fdw.options import Endpoint
+from fdw.protocols import channel
 from fdw.replicas import Effort, Replica
 
 
@@ -74,7 +76,7 @@ def test_a_busy_endpoint_gets_less() -> None:
 def test_the_addresses_of_one_name_get_requests_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     with replicas("ok", "ok", "refuses") as servers:
         target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        monkeypatch.setattr(Endpoint, "address", property(lambda _: target))
+        monkeypatch.setattr(channel, "_target", lambda _: target)
         description = fake_table("grpc://models.example.com")
         # The first request may be made before all addresses are connected.
         submit_many(description, 4)
@@ -267,3 +269,28 @@ def test_calls_that_have_ended_are_forgotten(count: int, monkeypatch: pytest.Mon
         gc.collect()
         assert len(made) >= 10
         assert not [call for call in made if call() is not None]
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("unix-abstract", "dns:///unix-abstract:4711"),
+        ("xds", "dns:///xds:4711"),
+        ("gpu-1.example.com", "dns:///gpu-1.example.com:4711"),
+        ("127.0.0.1", "ipv4:127.0.0.1:4711"),
+        ("::1", "ipv6:[::1]:4711"),
+    ],
+)
+def test_a_host_is_never_the_scheme_of_a_uri(host: str, target: str) -> None:
+    assert channel._target(Endpoint("grpc", host, 4711)) == target
+
+
+def test_a_host_that_is_named_as_a_scheme_of_grpcs_leads_to_no_socket() -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"\0" + b"4711")
+        listener.listen()
+        listener.setblocking(False)
+        with pytest.raises(errors.ServerUnreachable):
+            score(fake_table("grpc://unix-abstract:4711", max_attempts="1"), [1.0])
+        with pytest.raises(BlockingIOError):
+            listener.accept()

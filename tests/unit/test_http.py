@@ -16,7 +16,7 @@ from fake_server import FAKE, NUMPY, FakeModel, FakeServer
 from helpers import doubles, fails, fake_table, finish, score, strings, table
 
 from fdw import connections, errors, host
-from fdw.protocols import http_transport, triton_http
+from fdw.protocols import base, http_transport, triton_http
 
 COLUMNS = (("x", "double precision", {}), ("y", "double precision", {}), ("label", "text", {}))
 
@@ -441,7 +441,7 @@ def test_a_length_of_json_that_is_none(length: str) -> None:
         'model "m" sent a malformed reply',
         "Header Inference-Header-Content-Length does not fit an answer of 2 bytes.",
     ):
-        triton_http._parse_inference("m", response)
+        triton_http._parse_inference("m", response, 1 << 20)
 
 
 def test_metadata_of_impossible_dimensions() -> None:
@@ -763,3 +763,11 @@ def test_a_server_that_closed_an_idle_connection() -> None:
         for connection in replica.client._http._idle:
             connection.sock.interrupt()
         assert score(fake_table(server.url, max_attempts="1"), [1.0], [2])[0][0].tolist() == [2.0]
+
+
+def test_json_has_a_limit_of_its_own() -> None:
+    body = json.dumps({"outputs": [{"name": "y", "shape": [1], "datatype": "FP64", "data": [1.0]}], "pad": "a" * 5000})
+    response = http_transport.HttpResponse(200, "OK", {}, body.encode())
+    with pytest.raises(base.RequestFailed) as caught:
+        triton_http._parse_inference("m", response, 5000)
+    assert caught.value.failure.oversized == errors.ANSWER

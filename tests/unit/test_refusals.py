@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -10,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from fake_server import FAKE, Arrays, Behaviour, FakeModel, FakeServer
-from helpers import LABEL, X, Y, doubles, fails, finish, table
+from helpers import LABEL, X, Y, doubles, fails, finish, score, table
 
 from fdw import errors, host
 
@@ -309,3 +311,76 @@ def test_a_row_that_is_too_large_by_itself() -> None:
         with pytest.raises(errors.OversizedMessage) as caught:
             finish(host.submit(session, 1, [(offsets, b"a" * 100_000)]))
         assert caught.value.hint == 'Raise option "max_message_bytes" of server "triton", or the limit of the server.'
+
+
+# ------------------------------------------------------------ answers that are compressed
+
+
+def bomb(rows: int) -> FakeModel:
+    def compute(inputs: Arrays) -> Arrays:
+        return {"text": [b"a" * rows for _ in inputs["x"]]}
+
+    return FakeModel((("x", "FP64", (-1, 1)),), (("text", "BYTES", (-1, 1)),), compute)
+
+
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_an_answer_is_decompressed_to_no_more_than_a_message_may_have(algorithm: grpc.Compression) -> None:
+    name = algorithm.name.lower()
+    columns = (X, ("text", "text", {"output": "text"}))
+    own = {"max_message_bytes": "65536", "compression": name}
+    for size, fits in ((60_000, True), (30_000_000, False)):
+        with FakeServer(Behaviour(compression=algorithm), {"m": bomb(size)}) as server:
+            described = table(*columns, url=server.url, server=own, model="m")
+            session = finish(host.open(described, [1], [2]))
+            ticket = host.submit(session, 1, [doubles(1.0)])
+            if fits:
+                assert texts(finish(ticket)[0]) == ["a" * size]
+            else:
+                with pytest.raises(errors.OversizedMessage):
+                    finish(ticket)
+            host.close(session)
+
+
+def test_an_answer_that_nobody_asked_to_compress_is_not_looked_into() -> None:
+    columns = (X, ("text", "text", {"output": "text"}))
+    with FakeServer(Behaviour(compression=grpc.Compression.Gzip), {"m": bomb(10_000)}) as server:
+        detail = "The reply is compressed, which was not asked for."
+        with fails("HV00M", 'model "m" sent a malformed reply', detail):
+            score(table(*columns, url=server.url, model="m", max_attempts="1"), [1.0], [2])
+
+
+def test_no_control_character_of_a_server_reaches_a_terminal() -> None:
+    text = "\x1b[2Jboom\x07\r\x7f\x9b31m\u202egnp"
+    refuses = Behaviour(status=grpc.StatusCode.INTERNAL, status_text=text)
+    with FakeServer(refuses) as server, pytest.raises(errors.ModelFdwError) as caught:
+        ask(table(X, Y, LABEL, url=server.url, model="fake"), [1.0], [2])
+    assert "?[2Jboom????31m?gnp" in caught.value.message
+
+
+def bomb_memory(limit: int) -> int:
+    """Return by how many bytes this process grows at most when a bomb of 300 MB, 300 kB compressed, is thrown at it."""
+    program = f"""
+import resource, sys
+sys.path[:0] = {[*map(str, sys.path)]!r}
+from fake_server import *; from helpers import *; from test_refusals import bomb
+import subprocess
+from fdw import errors
+columns = (X, ("text", "text", {{"output": "text"}}))
+own = {{"max_message_bytes": "{limit}", "compression": "gzip"}}
+described = table(*columns, url=sys.argv[1], server=own, model="m", max_attempts="1")
+session = finish(host.open(described, [1], [2]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    finish(host.submit(session, 1, [doubles(1.0)]))
+except errors.OversizedMessage:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    with FakeServer(Behaviour(compression=grpc.Compression.Gzip), {"m": bomb(300_000_000)}) as server:
+        command = [sys.executable, "-c", program, server.url]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) * 1024
+
+
+def test_a_bomb_takes_no_more_memory_than_a_few_messages() -> None:
+    assert bomb_memory(1_000_000) < 30_000_000

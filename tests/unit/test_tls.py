@@ -139,6 +139,7 @@ def test_a_client_certificate_that_is_refused(certificates: Certificates, client
         "handshake failed ipv4:bad.cafe:{port}",
         "handshake failed ipv4:127.0.0.1:{other}",
         "handshake failed ipv6:::{other}:{port}:1",
+        "handshake failed ipv4:127.0.0.9:{port}",
         "handshake failed",
     ],
 )
