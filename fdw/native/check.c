@@ -111,16 +111,20 @@ add_misfits(ReturnSetInfo *result, Relation rel, PyObject *columns)
 	}
 }
 
-/* Open the table, which must be a model's and the caller's to read. */
+/*
+ * Open the table, which must be a model's and the caller's to read.  Nobody
+ * else may lock it, or even wait for it.
+ */
 static Relation
 open_table(Oid relid)
 {
-	Relation rel = table_open(relid, AccessShareLock);
+	Relation rel;
 
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV,
-					   get_relkind_objtype(rel->rd_rel->relkind),
-					   RelationGetRelationName(rel));
+					   get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+	rel = table_open(relid, AccessShareLock);
 	if (!model_is_foreign_table(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

@@ -152,6 +152,14 @@ fetch_failure(void)
 					   sizeof(failure.detail));
 		copy_attribute(value, "hint", failure.hint, sizeof(failure.hint));
 	}
+	else if (type && PyErr_GivenExceptionMatches(type, PyExc_MemoryError))
+	{
+		/* as PostgreSQL says it */
+		strlcpy(failure.sqlstate, "53200", sizeof(failure.sqlstate));
+		strlcpy(failure.message, "out of memory", sizeof(failure.message));
+		strlcpy(failure.detail, "Failed in the model engine, in Python.",
+				sizeof(failure.detail));
+	}
 	else
 	{
 		/* not one of ours: a defect, so say what it was */
@@ -605,6 +613,8 @@ model_python_start(void)
 			ereport(ERROR,
 					(errcode_for_file_access(),
 					 errmsg("could not create an event descriptor: %m")));
+		/* it stays open, so that files must do with one less */
+		ReserveExternalFD();
 	}
 #if PY_VERSION_HEX >= 0x030C0000
 	let_plpython_start();

@@ -348,7 +348,7 @@ def test_check_of_models_that_are_not_there(database: Database, session: Connect
             "error",
             None,
             'model "nowhere" does not exist on model server "ENDPOINT"',
-            "The server said: Request for unknown model: 'nowhere' is not found "
+            "The server said: Request for unknown model: 'nowhere' is not found. "
             'Check table option "model", or import the schema again.',
             None,
         )
@@ -425,6 +425,20 @@ def test_who_may_check(session: Connection) -> None:
     execute(session, "RESET ROLE; GRANT SELECT ON ml.affine TO someone; SET LOCAL ROLE someone")
     assert checked(session, "ml.affine") == []
     assert execute(session, "SELECT * FROM model_fdw_check(NULL)") == []
+
+
+def test_who_may_not_check_does_not_wait(database: Database, connection: Connection) -> None:
+    """Nor is a table locked, however shortly, by somebody who may not read it."""
+    connection.execute("CREATE FOREIGN TABLE t (a float8, b float8) SERVER triton OPTIONS (model 'affine')")
+    connection.execute("CREATE ROLE someone; GRANT USAGE ON SCHEMA scratch TO someone")
+    try:
+        with connection.transaction(), database.connect(search_path="scratch,public", lock_timeout="2s") as other:
+            connection.execute("ALTER FOREIGN TABLE t ADD COLUMN s float8")
+            other.execute("SET ROLE someone")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for foreign table t"):
+                other.execute("SELECT model_fdw_check('t')")
+    finally:
+        connection.execute("DROP OWNED BY someone; DROP ROLE someone")
 
 
 def test_check_of_every_model(connection: Connection) -> None:

@@ -1386,6 +1386,27 @@ def test_missing_engine(database: Database, session: Connection, packages: Path,
             assert failure(fresh, sql) == no_fdw(packages)
 
 
+OUT_OF_MEMORY = """
+import json
+def loads(text):
+    raise MemoryError
+json.loads = loads
+"""
+
+
+@own_engine
+def test_out_of_memory(database: Database, session: Connection, packages: Path) -> None:
+    """Where Python's memory does not suffice, the error has PostgreSQL's SQLSTATE."""
+    (packages / "forgetful.pth").write_text(f"import sys; exec({OUT_OF_MEMORY!r})\n")
+    make_readable(packages)
+    [(path,)] = execute(session, "SHOW model_fdw.python_path")
+    with database.connect(**{"model_fdw.python_path": f"{path}:{packages}"}) as fresh:
+        for _ in range(2):
+            assert failure(fresh, IMPORTING["scan"]) == Report(
+                "53200", "out of memory", "Failed in the model engine, in Python."
+            )
+
+
 @own_engine
 def test_package_that_appears(database: Database, session: Connection, packages: Path) -> None:
     """A failed import is tried again: a package that has been installed meanwhile is found."""
